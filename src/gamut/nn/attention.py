@@ -1,0 +1,150 @@
+"""Multi-head attention: softmax(QK^T / sqrt(D)) V (Vaswani 2017, equation 1), with grouped heads and a cache.
+
+B: batch, T: queries, S: keys, H: heads, K: key-value heads, G: heads per key-value head, D: head size, W: width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .cache import LayerCache
+from .config import AttentionConfig
+from .positions import Rotation, rotate
+
+
+@dataclass(slots=True)
+class View:
+    """What the queries of one pass may see, the same in every layer."""
+
+    mask: Tensor | None = None
+    """True where query T may see key S, [B or 1, 1, T, S]; ``None`` with `causal` unset: everything."""
+    causal: bool = False
+    """Query t sees keys 0..t; only where `mask` is ``None`` and there are as many keys as queries."""
+    rotation: Rotation | None = None
+    places: slice | Tensor = field(default_factory=lambda: slice(0))
+    """Where the cache takes the new keys, and how many are in use then."""
+    used: int = 0
+    weights: list[Tensor] | None = None
+    """Where every layer's attention weights [B, H, T, S] are put, if they are wanted."""
+
+
+class Attention(nn.Module):
+    """One layer of attention, of a sequence to itself or to an encoder's output."""
+
+    def __init__(self, width: int, config: AttentionConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.scale = config.head_dim**-0.5 if config.scale is None else config.scale
+        self.dropout = config.dropout
+        self.q = nn.Linear(width, config.heads * config.head_dim, bias=config.qkv_bias)
+        self.k = nn.Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.v = nn.Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.out = nn.Linear(config.heads * config.head_dim, width, bias=config.out_bias)
+        self._fused: tuple[Tensor, Tensor | None] | None = None
+
+    def forward(self, x_BTW: Tensor, view: View, cache: LayerCache | None = None) -> Tensor:
+        """Attend from each token of `x_BTW` to the tokens of the same sequence that `view` shows."""
+        q_BTHD, k_BTKD, v_BTKD = self._project(x_BTW, view.rotation)
+        k_BKSD, v_BKSD = k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2)
+        if cache is not None:
+            k_BKSD, v_BKSD = cache.append(k_BKSD, v_BKSD, view.places, view.used)
+        return self._attend(q_BTHD, k_BKSD, v_BKSD, view)
+
+    def cross(self, x_BTW: Tensor, kv_BKSD: tuple[Tensor, Tensor], view: View) -> Tensor:
+        """Attend from each token of `x_BTW` to an encoder's output, given as what `keys_values` made of it."""
+        q_BTHD = self.q(x_BTW).unflatten(-1, (self.heads, self.head_dim))
+        return self._attend(q_BTHD, *kv_BKSD, view)
+
+    def keys_values(self, memory_BSW: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of an encoder's output, [B, K, S, D] each."""
+        k, v = (p(memory_BSW).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2) for p in (self.k, self.v))
+        return k, v
+
+    def _project(self, x_BTW: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of `x_BTW`, turned by `rotation`: [B, T, H, D], [B, T, K, D], [B, T, K, D]."""
+        fused = self._fused
+        if fused is not None and not torch.is_grad_enabled():
+            qkv_BTND = F.linear(x_BTW, *fused).unflatten(-1, (-1, self.head_dim))
+            if rotation is not None:
+                qk, v = qkv_BTND.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
+                q, k = rotate(qk, rotation).split((self.heads, self.kv_heads), dim=2)
+                return q, k, v
+            q, k, v = qkv_BTND.split((self.heads, self.kv_heads, self.kv_heads), dim=2)
+            return q, k, v
+        q = self.q(x_BTW).unflatten(-1, (self.heads, self.head_dim))
+        k = self.k(x_BTW).unflatten(-1, (self.kv_heads, self.head_dim))
+        v = self.v(x_BTW).unflatten(-1, (self.kv_heads, self.head_dim))
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
+
+    def _attend(self, q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, view: View) -> Tensor:
+        q_BHTD = q_BTHD.transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        if view.weights is not None:
+            out_BHTD = self._explicit(q_BHTD, k_BKSD, v_BKSD, view)
+        elif q_BHTD.shape[2] == 1 and self.kv_heads < self.heads and not dropout:
+            # One query a row: the heads that share keys become the queries of one head, and nothing is repeated.
+            q_BKGD = q_BTHD.unflatten(2, (self.kv_heads, -1)).squeeze(1)
+            out_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, view.mask, scale=self.scale)
+            return self.out(out_BKGD.flatten(1).unsqueeze(1))  # type: ignore[no-any-return]
+        else:
+            out_BHTD = F.scaled_dot_product_attention(
+                q_BHTD,
+                k_BKSD,
+                v_BKSD,
+                view.mask,
+                dropout_p=dropout,
+                is_causal=view.causal,
+                scale=self.scale,
+                enable_gqa=self.kv_heads < self.heads,
+            )
+        return self.out(out_BHTD.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _explicit(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, view: View) -> Tensor:
+        """The formula spelt out, so that the weights can be looked at."""
+        groups = self.heads // self.kv_heads
+        k_BHSD, v_BHSD = k_BKSD.repeat_interleave(groups, 1), v_BKSD.repeat_interleave(groups, 1)
+        scores_BHTS = q_BHTD @ k_BHSD.transpose(-1, -2) * self.scale
+        mask = view.mask
+        if view.causal:
+            mask = torch.ones(scores_BHTS.shape[-2:], dtype=torch.bool, device=scores_BHTS.device).tril()
+        if mask is not None:
+            scores_BHTS = scores_BHTS.masked_fill(~mask, float("-inf"))
+        weights_BHTS = scores_BHTS.softmax(-1)
+        assert view.weights is not None
+        view.weights.append(weights_BHTS)
+        return weights_BHTS @ v_BHSD
+
+    # Fused projection: one matrix whose rows q, k and v view, so that parameters, names and optimizers stay as they are.
+
+    def fuse(self) -> None:
+        """Project queries, keys and values by one matrix from now on, wherever no gradient is wanted."""
+        parts = (self.q, self.k, self.v)
+        weight, bias = _joined(parts, "weight"), _joined(parts, "bias")
+        assert weight is not None
+        self._fused = (weight, bias)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
+        self._fused = None  # moved or converted parameters no longer view the fused matrix
+        module: nn.Module = super()._apply(*args, **kwargs)
+        return module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module):
+            self.__dict__["_fused"] = None  # a part was replaced, by an adapter say: use the parts again
+        super().__setattr__(name, value)
+
+
+def _joined(parts: tuple[nn.Linear, ...], name: str) -> Tensor | None:
+    """One tensor of all the parts' parameters of this name, which become views of it."""
+    tensors = [getattr(part, name) for part in parts]
+    if tensors[0] is None:
+        return None
+    joined = torch.cat([t.detach() for t in tensors])
+    for tensor, view in zip(tensors, joined.split([len(t) for t in tensors]), strict=True):
+        tensor.data = view
+    return joined
