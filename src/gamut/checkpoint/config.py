@@ -10,29 +10,30 @@ from ..errors import ConfigError, nearest
 
 _MISSING: Any = object()
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Fields that change no number: bookkeeping, outputs to return, and settings of training or of other heads.
-INERT = frozenset(
-    """
+INERT = _words("""
     architectures model_type transformers_version torch_dtype dtype _name_or_path _commit_hash _attn_implementation
     _attn_implementation_autoset use_cache output_attentions output_hidden_states return_dict return_dict_in_generate
     output_scores torchscript id2label label2id num_labels _num_labels task_specific_params problem_type finetuning_task
     tokenizer_class prefix chunk_size_feed_forward gradient_checkpointing use_bfloat16 output_past auto_map
-    """.split()
-)
+""")
 
 # Fields that generation reads (checkpoint/generation.py); older directories keep them in config.json.
-GENERATION = frozenset(
-    """
+GENERATION = _words("""
     bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id forced_bos_token_id forced_eos_token_id
     max_length min_length max_new_tokens min_new_tokens do_sample temperature top_k top_p min_p typical_p num_beams
     length_penalty early_stopping repetition_penalty no_repeat_ngram_size num_return_sequences bad_words_ids
     suppress_tokens begin_suppress_tokens renormalize_logits num_beam_groups diversity_penalty
     encoder_no_repeat_ngram_size remove_invalid_values exponential_decay_length_penalty
-    """.split()
-)
+""")
 
 # Fields of every class that have no part here: only these values are accepted.
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "is_decoder": False,
     "add_cross_attention": False,
     "cross_attention_hidden_size": None,

@@ -109,7 +109,6 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         CheckpointError: `path` is something that must not be replaced, or it cannot be written (no space, no permission).
     """
     path = Path(os.path.realpath(path))  # a link stays; what it points to is replaced
-    new, old = _siblings(path)
     _refuse_unless_replaceable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,20 +119,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         writing.mkdir()
     except OSError as error:
         raise _cannot_write(path, error) from error
-    ours = str(path.parent / f".{path.name}.gamut-")
     try:
         yield writing
-        _sync_tree(writing)
-        if path.exists():
-            _carry_over(path, writing, _stale_groups(writing))
-        writing.rename(new)
-        _swap(path, new, old)
-        shutil.rmtree(old, ignore_errors=True)  # what stays is removed by the next write
     except OSError as error:
         # The block may also have failed at a file of its own elsewhere, which says nothing about `path`.
-        if error.errno in _NO_SPACE or str(error.filename or "").startswith(ours):
+        if error.errno in _NO_SPACE or str(error.filename or "").startswith(str(writing)):
             raise _cannot_write(path, error) from error
         raise
+    else:
+        _finish(path, writing)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
 
@@ -162,19 +156,25 @@ def _writing_prefix(path: Path) -> str:
     return f".{path.name}.gamut-writing.{platform.node()}."
 
 
-def _swap(path: Path, new: Path, old: Path) -> None:
-    """Rename `path` to `old` and `new` to `path`; after an error `path` is as it was and `new` is gone."""
+def _finish(path: Path, writing: Path) -> None:
+    """Put `writing` in the place of `path`; after an error `path` is as it was."""
+    new, old = _siblings(path)
     try:
+        _sync_tree(writing)
+        if path.exists():
+            _carry_over(path, writing, _stale_groups(writing))
+        writing.rename(new)
         if path.exists():
             path.rename(old)
         new.rename(path)
-    except OSError:
+        _sync_directory(path.parent)
+    except OSError as error:
         if not path.exists():
             with suppress(OSError):
                 old.rename(path)
         shutil.rmtree(new, ignore_errors=True)
-        raise
-    _sync_directory(path.parent)
+        raise _cannot_write(path, error) from error
+    shutil.rmtree(old, ignore_errors=True)  # what stays is removed by the next write
 
 
 def _sweep(path: Path) -> None:
@@ -194,8 +194,9 @@ def _refuse_unless_replaceable(path: Path) -> None:
         return
     if not path.is_dir():
         raise CheckpointError(f"{path}: expected a directory to write to, got a file; name another directory, or move the file")
-    if path.is_mount() or Path.cwd().is_relative_to(path):
-        what = "a mount point" if path.is_mount() else "the current directory"
+    mounted = os.path.ismount(path)  # Path.is_mount is missing on Windows before Python 3.12
+    if mounted or Path.cwd().is_relative_to(path):
+        what = "a mount point" if mounted else "the current directory"
         raise CheckpointError(
             f"{path} is {what}, which cannot be replaced in one step; name a directory inside: {path / 'model'}"
         )
@@ -261,8 +262,13 @@ def _sync_file(path: Path) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    if not _WINDOWS:  # Windows cannot open a directory, and orders renames by its journal
+    if _WINDOWS:  # which cannot open a directory, and keeps the order of renames by its journal
+        return
+    try:
         _sync_file(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a directory
+            raise
 
 
 def _cannot_write(path: Path, error: OSError) -> CheckpointError:

@@ -51,7 +51,8 @@ class Slot:
             tensor = tensor.squeeze(0)
         elif self.transposed and tensor.ndim == 2:
             tensor = tensor.t()
-        return tensor.split([shapes[name][0] for name in self.ours])
+        parts: tuple[Tensor, ...] = tensor.split([shapes[name][0] for name in self.ours])
+        return parts
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """Theirs, from ours; a view where nothing needs joining."""
@@ -69,7 +70,7 @@ def slots(parameters: Iterable[str], rules: Sequence[Rule]) -> list[Slot]:
     """
     found: dict[str, Slot] = {}
     for parameter in parameters:
-        rule, part, layer, suffix = _match(parameter, rules)
+        rule, layer, suffix = _match(parameter, rules)
         theirs = rule.theirs.replace("{}", layer) + suffix
         parts = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
         ours = tuple(part.replace("{}", layer) + suffix for part in parts)
@@ -77,10 +78,10 @@ def slots(parameters: Iterable[str], rules: Sequence[Rule]) -> list[Slot]:
     return list(found.values())
 
 
-def _match(parameter: str, rules: Sequence[Rule]) -> tuple[Rule, str, str, str]:
+def _match(parameter: str, rules: Sequence[Rule]) -> tuple[Rule, str, str]:
     for rule in rules:
         for part in (rule.ours,) if isinstance(rule.ours, str) else rule.ours:
             pattern = re.escape(part).replace(r"\{\}", r"(?P<layer>\d+)") + r"(?P<suffix>\.weight|\.bias)?"
             if match := re.fullmatch(pattern, parameter):
-                return rule, part, match.groupdict().get("layer") or "", match["suffix"] or ""
+                return rule, match.groupdict().get("layer") or "", match["suffix"] or ""
     raise LookupError(f"no rule says where {parameter} lies in the checkpoint")

@@ -55,8 +55,8 @@ def parse(ref: str) -> Ref:
     prefix, colon, name = ref.partition(":")
     if colon and prefix in _PREFIXES:
         return _parse_prefixed(_PREFIXES[prefix], name, ref)
+    path = _expand(ref)
     if ref.strip() and "\0" not in ref:
-        path = Path(ref).expanduser()
         with suppress(OSError):  # a name that no file can have
             recover(path)
             if path.is_dir():
@@ -92,6 +92,13 @@ def resolve(ref: str | Ref, *, allow_pickle: bool = False) -> Path:
     )
 
 
+def _expand(ref: str) -> Path:
+    try:
+        return Path(ref).expanduser()
+    except (RuntimeError, ValueError):  # ~name of somebody whom this machine does not know
+        return Path(ref)
+
+
 def _parse_prefixed(kind: Kind, name: str, ref: str) -> Ref:
     revision = None
     if kind == "hf":
@@ -111,7 +118,7 @@ def _unknown(ref: str) -> str:
     if url := _HUB_URL.match(ref):
         return f"{ref}: expected a model's name, got a web address; write hf:{url[1]}"
     if _LOOKS_LIKE_A_PATH.match(ref):
-        path = Path(ref).expanduser()
+        path = _expand(ref)
         with suppress(OSError):
             hint = nearest(path.name, (entry.name for entry in path.parent.iterdir() if entry.is_dir()))
             return f"{ref}: no such directory{hint}; check the name, or write the model there first"

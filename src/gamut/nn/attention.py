@@ -130,7 +130,7 @@ class Attention(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         self._fused = None  # moved or converted parameters no longer view the fused matrix
-        module: nn.Module = super()._apply(*args, **kwargs)
+        module: nn.Module = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return module
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -111,7 +111,8 @@ class Stack(nn.Module):
             cache.advance(counts)
         if self.norm is not None:
             x_BTW = self.norm(x_BTW)
-        return x_BTW
+        out_BTW: Tensor = x_BTW
+        return out_BTW
 
     def _whole(self, ids_BT: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, View]:
         """Positions and view of sequences read at once; padding, left or right, takes no position and is not seen."""
