@@ -85,7 +85,7 @@ class _Guards(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat, *args: Any, **kwargs: Any) -> nodes.Call:
         self.generic_visit(node, *args, **kwargs)
-        return nodes.Call(nodes.EnvironmentAttribute("concat"), node.nodes, [], None, None, lineno=node.lineno)
+        return nodes.Call(nodes.EnvironmentAttribute("join_texts"), node.nodes, [], None, None, lineno=node.lineno)
 
 
 class _Generation(Extension):
@@ -155,7 +155,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if time.monotonic() > _deadline.get():
             raise _LimitError("the template ran past its time limit; look for a loop without end")
 
-    def concat(self, *parts: Any) -> str:
+    def join_texts(self, *parts: Any) -> str:
         """``a ~ b``: the texts of the operands, joined."""
         texts = [str(part) for part in parts]
         _check_size(sum(map(len, texts)))

@@ -5,15 +5,19 @@ submit -> Scheduler (which sequences) -> Runner (their logits) -> Strategy (thei
 
 from __future__ import annotations
 
+import atexit
 import threading
+from weakref import WeakSet
 
 import torch
 
+from ..device import release_worker_threads
 from .runner import Runner
 from .scheduler import Scheduler
 from .sequence import Handle, Sequence, closed_error
 
 _IDLE_SECONDS = 2.0  # after which the thread ends; the next sequence starts another
+_OPEN: WeakSet[Engine] = WeakSet()
 
 
 class Engine:
@@ -29,6 +33,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._running: list[Handle] = []
         self._closed = False
+        _OPEN.add(self)
 
     def submit(self, *sequences: Sequence) -> list[Handle]:
         """Queue sequences, which may then be served together; a handle for each.
@@ -36,6 +41,7 @@ class Engine:
         Raises:
             CancelledError: the engine is closed.
         """
+        release_worker_threads()  # the engine's thread needs the cores that this one's workers would share
         handles = [Handle(sequence) for sequence in sequences]
         with self._work:
             if self._closed:
@@ -123,3 +129,10 @@ def _advance(
 
 def _offsets(rows: list[int]) -> list[int]:
     return [sum(rows[:i]) for i in range(len(rows))]
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads before the interpreter takes itself apart: one inside torch would abort the process."""
+    for engine in list(_OPEN):
+        engine.close()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .cache import LayerCache
 from .config import AttentionConfig
+from .linear import Linear, linear
 from .positions import Rotation, rotate
 
 
@@ -41,10 +42,10 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.scale = config.head_dim**-0.5 if config.scale is None else config.scale
         self.dropout = config.dropout
-        self.q = nn.Linear(width, config.heads * config.head_dim, bias=config.qkv_bias)
-        self.k = nn.Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
-        self.v = nn.Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
-        self.out = nn.Linear(config.heads * config.head_dim, width, bias=config.out_bias)
+        self.q = Linear(width, config.heads * config.head_dim, bias=config.qkv_bias)
+        self.k = Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.v = Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.out = Linear(config.heads * config.head_dim, width, bias=config.out_bias)
         self._fused: tuple[Tensor, Tensor | None] | None = None
 
     def forward(self, x_BTW: Tensor, view: View, cache: LayerCache | None = None) -> Tensor:
@@ -69,7 +70,7 @@ class Attention(nn.Module):
         """Queries, keys and values of `x_BTW`, turned by `rotation`: [B, T, H, D], [B, T, K, D], [B, T, K, D]."""
         fused = self._fused
         if fused is not None and not torch.is_grad_enabled():
-            qkv_BTND = F.linear(x_BTW, *fused).unflatten(-1, (-1, self.head_dim))
+            qkv_BTND = linear(x_BTW, *fused).unflatten(-1, (-1, self.head_dim))
             if rotation is not None:
                 qk, v = qkv_BTND.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
                 q, k = rotate(qk, rotation).split((self.heads, self.kv_heads), dim=2)

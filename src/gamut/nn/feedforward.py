@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import FeedForwardConfig
+from .linear import Linear
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -45,9 +46,9 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, config: FeedForwardConfig) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        self.gate = nn.Linear(width, config.width, bias=config.bias) if config.gated else None
-        self.up = nn.Linear(width, config.width, bias=config.bias)
-        self.down = nn.Linear(config.width, width, bias=config.bias)
+        self.gate = Linear(width, config.width, bias=config.bias) if config.gated else None
+        self.up = Linear(width, config.width, bias=config.bias)
+        self.down = Linear(config.width, width, bias=config.bias)
         self.dropout = config.dropout
 
     def forward(self, x_BTW: Tensor) -> Tensor:

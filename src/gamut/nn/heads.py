@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .config import NormConfig, TransformerConfig
 from .feedforward import ACTIVATIONS
+from .linear import Linear, linear
 from .norm import build_norm
 
 
@@ -28,7 +28,7 @@ class VocabularyHead(nn.Module):
     def forward(self, hidden_BTW: Tensor, embedding_VW: Tensor) -> Tensor:
         if self.transform is not None:
             hidden_BTW = self.transform(hidden_BTW)
-        return F.linear(hidden_BTW, embedding_VW if self.weight is None else self.weight, self.bias)
+        return linear(hidden_BTW, embedding_VW if self.weight is None else self.weight, self.bias)
 
 
 class HeadTransform(nn.Module):
@@ -36,7 +36,7 @@ class HeadTransform(nn.Module):
 
     def __init__(self, width: int, activation: str, norm: NormConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
         self.activation = ACTIVATIONS[activation]
         self.norm = build_norm(norm, width)
 

@@ -16,6 +16,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from ..errors import NotFoundError, TokenizerError
+from .roles import implied_roles
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """What a special token can be for, under the names of tokenizer_config.json."""
@@ -76,7 +77,8 @@ class Tokenizer:
 
         Args:
             path: a directory that holds tokenizer.json, or that file itself. What tokenizer_config.json,
-                special_tokens_map.json, added_tokens.json and chat_template.jinja beside it say is taken into account.
+                special_tokens_map.json, added_tokens.json and chat_template.jinja beside it say is taken into account. Where
+                they leave the special tokens to the tokenizer's class, that class or the model's config.json tells them.
 
         Raises:
             NotFoundError: when there is no tokenizer.json.
@@ -85,18 +87,22 @@ class Tokenizer:
         file = path / TOKENIZER_FILE if path.is_dir() else path
         if not file.is_file():
             raise NotFoundError(_missing(path))
+        text = _read_text(file)
         try:
-            backend = Backend.from_str(_read_text(file))
+            backend = Backend.from_str(text)
         except Exception as error:  # The library raises no narrower type.
-            if isinstance(error, TokenizerError):
-                raise
             raise TokenizerError(f"{file} is not a tokenizer: {error}; write it again from its source") from error
 
         directory = file.parent
         config = _read_json(directory / CONFIG_FILE)
         try:
             declared = _declared_tokens(directory, config, backend)
-            _add_tokens(backend, declared, [config[key] for key in _token_keys(config)] + _extra_specials(config))
+            implied = implied_roles(config, _read_json(directory / "config.json"))
+            config = {role: token for role, token in implied.items() if backend.token_to_id(token) is not None} | config
+            _add_tokens(backend, declared, [*_named_specials(config).values(), *_extra_specials(config)])
+            # The flags of a token written as an object are in the backend now; left here, an object of the older layout would
+            # not be understood when it is read again.
+            config |= {key: _content(token) for key, token in _named_specials(config).items() if key in config}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise TokenizerError(
                 f"{directory / CONFIG_FILE} and the files beside it must give each special token as a text or an object with a "
@@ -179,7 +185,7 @@ class Tokenizer:
     @property
     def specials(self) -> dict[str, str]:
         """The special tokens by what they are for: ``{"bos_token": "<s>", ...}``. A chat template can read these names."""
-        return {key: _content(self.config[key]) for key in _token_keys(self.config)}
+        return {key: _content(token) for key, token in _named_specials(self.config).items()}
 
     @property
     def vocab_size(self) -> int:
@@ -218,16 +224,18 @@ class Tokenizer:
         return None if token is None else self.id(_content(token))
 
 
-def _token_keys(config: Mapping[str, Any]) -> list[str]:
-    """The keys of `config` that name one special token each: the standard roles first, then the model's own."""
-    own = [key for key in config if key.endswith("_token") and key not in ROLES and isinstance(config[key], (str, dict))]
-    return [role for role in ROLES if config.get(role) is not None] + own
+def _named_specials(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The special tokens that have a name: the standard roles first, then the model's own."""
+    named = {role: config[role] for role in ROLES if config.get(role) is not None}
+    own = {key: token for key, token in config.items() if key.endswith("_token") and isinstance(token, (str, dict))}
+    extra = config.get("extra_special_tokens")
+    return named | own | (extra if isinstance(extra, dict) else {})
 
 
 def _extra_specials(config: Mapping[str, Any]) -> list[Any]:
-    """The special tokens that have no role."""
+    """The special tokens that have none."""
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    return list(extra.values()) if isinstance(extra, dict) else list(extra)
+    return [] if isinstance(extra, dict) else list(extra)
 
 
 def _content(token: Any) -> str:
@@ -245,8 +253,7 @@ def _declared_tokens(directory: Path, config: dict[str, Any], backend: Backend) 
         entries = sorted(config["added_tokens_decoder"].items(), key=lambda entry: int(entry[0]))
         return [_added_token(token) for _, token in entries]
     config.update(_read_json(directory / SPECIALS_FILE))
-    specials = {_content(config[role]) for role in ROLES if config.get(role) is not None}
-    specials |= {_content(token) for token in _extra_specials(config)}
+    specials = {_content(token) for token in (*_named_specials(config).values(), *_extra_specials(config))}
     numbered = {int(id): token for token, id in _read_json(directory / ADDED_FILE).items()}
     there = backend.get_added_tokens_decoder()
     return [AddedToken(token, special=token in specials) for id, token in sorted(numbered.items()) if id not in there]
@@ -273,7 +280,7 @@ def _add_tokens(backend: Backend, declared: Iterable[AddedToken], specials: Iter
 def _default_template(entry: Any) -> str | None:
     """The chat template of tokenizer_config.json: a text, or a list of named ones of which "default" is meant."""
     if isinstance(entry, list):
-        return next((named["template"] for named in entry if named.get("name") == "default"), None)
+        return next((named.get("template") for named in entry if named.get("name") == "default"), None)
     return cast("str | None", entry)
 
 

@@ -21,7 +21,7 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def train(
-    corpus: Iterable[str] | Iterable[Path],
+    corpus: Iterable[str | Path],
     kind: Kind | str,
     vocab_size: int,
     *,
@@ -66,6 +66,8 @@ def train(
         raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}{nearest(kind, KINDS)}")
     if vocab_size < 1:
         raise OptionError(f"vocab_size must be at least 1, got {vocab_size}")
+    if isinstance(corpus, str):
+        raise OptionError("corpus must be a list of texts or files, got one text; put it into a list")
     recipe = _RECIPES[kind]
     roles = dict(recipe.roles)
     for role, token in (special_tokens or {}).items():
@@ -77,7 +79,7 @@ def train(
         raise OptionError("a special token must not be empty")
 
     plan = _Plan(vocab_size, specials, roles, normalizers.Lowercase() if lowercase else None)
-    backend = recipe.build(plan, _texts(corpus))
+    backend = recipe.build(plan, _Texts(list(corpus)))
     needed = backend.get_vocab_size()
     if needed > vocab_size:  # The trainers take in every special token and character, whatever the size asked for.
         raise _too_small(vocab_size, needed)
@@ -125,23 +127,30 @@ def _bpe(plan: _Plan, texts: Iterable[str]) -> Backend:
 def _wordpiece(plan: _Plan, texts: Iterable[str]) -> Backend:
     """As BERT's: the cased normalisation unless `lowercase` was asked for, which strips accents too."""
     unk, cls, sep = (plan.roles[role] for role in ("unk_token", "cls_token", "sep_token"))
-    backend = Backend(models.WordPiece(unk_token=unk))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=plan.normalizer is not None)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    def learn(vocab_size: int, first: list[str]) -> Backend:
+        backend = Backend(models.WordPiece(unk_token=unk))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=plan.normalizer is not None)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=first, continuing_subword_prefix="##", show_progress=False
+        )
+        backend.train_from_iterator(texts, trainer)
+        return backend
+
+    # The library numbers the continuations of one character in an order that changes from run to run, and breaks ties between
+    # pieces by number. So a first pass finds them, and the second is given them in order, in the guise of special tokens.
+    alphabet = sorted(token for token in learn(0, plan.specials).get_vocab() if len(token) == 3 and token.startswith("##"))
+    learner = learn(plan.vocab_size, plan.specials + alphabet)
+    backend = Backend(models.WordPiece(learner.get_vocab(), unk_token=unk))
+    backend.normalizer = learner.normalizer
+    backend.pre_tokenizer = learner.pre_tokenizer
     backend.decoder = decoders.WordPiece(prefix="##")
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=plan.vocab_size,
-        special_tokens=plan.specials,
-        continuing_subword_prefix="##",
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    # The ids are those of the special tokens' places in the list: the trainer puts them first.
-    ids = {token: plan.specials.index(token) for token in (cls, sep)}
+    backend.add_special_tokens(plan.specials)
     backend.post_processor = processors.TemplateProcessing(
         single=[cls, "$A", sep],
         pair=[cls, "$A", sep, "$B:1", f"{sep}:1"],
-        special_tokens=list(ids.items()),
+        special_tokens=[(token, plan.specials.index(token)) for token in (cls, sep)],
     )
     return backend
 
@@ -168,13 +177,14 @@ def _unigram(plan: _Plan, texts: Iterable[str]) -> Backend:
     except Exception as error:
         if "not large enough" not in str(error):
             raise
-        raise _too_small(plan.vocab_size, reserved + len(characters)) from error
+    needed = reserved + len(characters)
+    if plan.vocab_size < needed:
+        raise _too_small(plan.vocab_size, needed)
 
-    # The library sums in an order that changes from run to run; the last digits of the scores, and with them the order of
-    # the pieces, would differ each time. It may also give more pieces than it was asked for.
     taken = {*plan.specials, *_BYTES}
     learned: list[tuple[str, float]] = json.loads(learner.to_str())["model"]["vocab"]
-    scores = {piece: round(score, 6) for piece, score in learned if piece not in taken}
+    scores = _repeatable({piece: score for piece, score in learned if piece not in taken})
+    # The library may give more pieces than it was asked for. The characters must all stay.
     best = sorted(scores, key=lambda piece: (len(piece) > 1, -scores[piece], piece))[: plan.vocab_size - reserved]
     pieces = [(piece, scores[piece]) for piece in sorted(best, key=lambda piece: (-scores[piece], piece))]
     vocab = [(token, 0.0) for token in (*plan.specials, *_BYTES)] + pieces
@@ -184,6 +194,17 @@ def _unigram(plan: _Plan, texts: Iterable[str]) -> Backend:
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.add_special_tokens(plan.specials)
     return backend
+
+
+def _repeatable(scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores without what changes from run to run.
+
+    That is their last digits, because the library sums in any order, and the scores of the characters that training dropped
+    and the library put back: the lowest score, and 0.0001 more for each, in any order.
+    """
+    lowest = min(scores.values(), default=0.0)
+    put_back = lowest + 0.0001 * sum(len(piece) == 1 for piece in scores)
+    return {piece: round(lowest if len(piece) == 1 and score <= put_back else score, 6) for piece, score in scores.items()}
 
 
 def _word(plan: _Plan, texts: Iterable[str]) -> Backend:
@@ -243,15 +264,20 @@ def _noting(texts: Iterable[str], characters: set[str], normalizer: normalizers.
         yield text
 
 
-def _texts(corpus: Iterable[str] | Iterable[Path]) -> Iterator[str]:
-    """The texts of the corpus; a file comes line by line, with its line ends."""
-    found = False
-    for item in corpus:
-        for text in _lines(item) if isinstance(item, Path) else (item,):
-            found = found or bool(text.strip())
-            yield text
-    if not found:
-        raise TokenizerError("the corpus must hold some text, got none but white space; name a file with text in it")
+class _Texts:
+    """The texts of a corpus, as often as they are asked for; a file comes line by line, with its line ends."""
+
+    def __init__(self, corpus: list[str | Path]) -> None:
+        self.corpus = corpus
+
+    def __iter__(self) -> Iterator[str]:
+        found = False
+        for item in self.corpus:
+            for text in _lines(item) if isinstance(item, Path) else (item,):
+                found = found or bool(text.strip())
+                yield text
+        if not found:
+            raise TokenizerError("the corpus must hold some text, got none but white space; name a file with text in it")
 
 
 def _lines(file: Path) -> Iterator[str]:
