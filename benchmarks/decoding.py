@@ -2,6 +2,8 @@
 
     python benchmarks/decoding.py [--models gpt2-124m llama-110m llama-10m] [--rounds 5] [--threads 2]
 
+Each contender has a process of its own, so that neither's worker threads disturb the other, and they take turns.
+
 Prints tokens per second, the ratio to transformers (above 1: gamut is faster), and for decoding the bound that the
 memory's bandwidth sets: measured bytes per second of reading one large matrix, over the bytes of weights and cache that
 one step must read. Greedy; every figure is the median of the rounds.
@@ -10,6 +12,7 @@ one step must read. Greedy; every figure is the median of the rounds.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import statistics
@@ -64,59 +67,85 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet()
     bandwidth = memory_bandwidth()
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}", end=", ")
     print(f"transformers {transformers.__version__}; memory reads {bandwidth / 1e9:.1f} GB/s")
     print(f"{'model':11} {'dtype':9} {'what':12} {'gamut':>9} {'transformers':>12} {'ratio':>6} {'bound':>9} {'of bound':>8}")
     for name in args.models:
         for dtype in args.dtypes:
-            compare(name, dtype, args.batches, args.rounds, bandwidth)
+            compare(name, dtype, args.batches, args.rounds, args.threads, bandwidth)
 
 
-def compare(name: str, dtype: str, batches: list[int], rounds: int, bandwidth: float) -> None:
+class Contender:
+    """One of the two, in a process of its own, which answers each call with the seconds that it took."""
+
+    def __init__(self, loader: Callable[[str], Callable[..., Any]], directory: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs, loader, directory, threads), daemon=True).start()
+
+    def __call__(self, ids: torch.Tensor, new: int) -> float:
+        self._pipe.send((ids.tolist(), new))
+        return float(self._pipe.recv())
+
+    def close(self) -> None:
+        self._pipe.send(None)
+
+
+def _serve(pipe: Any, loader: Callable[[str], Callable[..., Any]], directory: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    generate = loader(directory)
+    while (call := pipe.recv()) is not None:
+        ids, new = torch.tensor(call[0]), call[1]
+        start = time.perf_counter()
+        generate(ids, new)
+        pipe.send(time.perf_counter() - start)
+
+
+def load_gamut(directory: str) -> Callable[..., Any]:
+    lm = gamut.load(directory)
+    return lambda ids, new: lm.generate_ids(ids, max_new_tokens=new)
+
+
+def load_transformers(directory: str) -> Callable[..., Any]:
+    quiet()
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory).eval()
+    model.generation_config.pad_token_id = 0
+    return lambda ids, new: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False)
+
+
+def quiet() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def compare(name: str, dtype: str, batches: list[int], rounds: int, threads: int, bandwidth: float) -> None:
     torch.manual_seed(0)
-    peer = MODELS[name]().to(getattr(torch, dtype)).eval()
-    peer.generation_config.eos_token_id = None
-    peer.generation_config.pad_token_id = 0
+    model = MODELS[name]().to(getattr(torch, dtype))
+    model.config.eos_token_id = model.generation_config.eos_token_id = None  # neither may stop early
     with tempfile.TemporaryDirectory() as directory:
-        peer.save_pretrained(directory)
-        ours = gamut.load(directory)
-    for batch in batches:
-        ids = torch.randint(5, 5000, (batch, PROMPT))
-        mask = torch.ones_like(ids)
-        seconds = interleaved(
-            lambda ids=ids: ours.generate_ids(ids, max_new_tokens=NEW),
-            lambda ids=ids, mask=mask: peer.generate(ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False),
-            rounds,
-        )
-        step_bytes = weights_read(ours) + batch * cache_read(ours)
-        row(name, dtype, f"decode b{batch}", batch * NEW, seconds, bound=batch * bandwidth / step_bytes)
-    ids = torch.randint(5, 5000, (1, PREFILL))
-    mask = torch.ones_like(ids)
-    seconds = interleaved(
-        lambda: ours.generate_ids(ids, max_new_tokens=1),
-        lambda: peer.generate(ids, attention_mask=mask, max_new_tokens=1, do_sample=False),
-        rounds,
-    )
-    row(name, dtype, f"prefill {PREFILL}", PREFILL, seconds, bound=None)
-    ours.close()
+        model.save_pretrained(directory)
+        contenders = [Contender(load, directory, threads) for load in (load_gamut, load_transformers)]
+        shape = gamut.load(directory)
+        del model
+        for batch in batches:
+            seconds = interleaved(contenders, torch.randint(5, 5000, (batch, PROMPT)), NEW, rounds)
+            step_bytes = weights_read(shape) + batch * cache_read(shape)
+            row(name, dtype, f"decode b{batch}", batch * NEW, seconds, bound=batch * bandwidth / step_bytes)
+        seconds = interleaved(contenders, torch.randint(5, 5000, (1, PREFILL)), 1, rounds)
+        row(name, dtype, f"prefill {PREFILL}", PREFILL, seconds, bound=None)
+        for contender in contenders:
+            contender.close()
 
 
-def interleaved(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> tuple[float, float]:
+def interleaved(contenders: list[Contender], ids: torch.Tensor, new: int, rounds: int) -> list[float]:
     """Median seconds of each, run in turn after one warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
-        for call, found in zip((ours, peer), times, strict=True):
-            start = time.perf_counter()
-            call()
-            if turn:
-                found.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+    times = [[contender(ids, new) for contender in contenders] for _ in range(rounds + 1)][1:]
+    return [statistics.median(each) for each in zip(*times, strict=True)]
 
 
-def row(name: str, dtype: str, what: str, tokens: int, seconds: tuple[float, float], bound: float | None) -> None:
+def row(name: str, dtype: str, what: str, tokens: int, seconds: list[float], bound: float | None) -> None:
     ours, peer = tokens / seconds[0], tokens / seconds[1]
     limit = f"{bound:9.0f} {ours / bound:8.0%}" if bound else f"{'':9} {'':8}"
     print(f"{name:11} {dtype:9} {what:12} {ours:9.0f} {peer:12.0f} {ours / peer:6.2f} {limit}", flush=True)

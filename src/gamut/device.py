@@ -87,7 +87,7 @@ def threads() -> int:
 
 
 def release_worker_threads() -> None:
-    """Let go of the worker threads that torch's OpenMP keeps for the calling thread; they come back with its next large operation.
+    """Let go of the worker threads that OpenMP keeps for the calling thread; its next large operation makes them anew.
 
     GNU OpenMP gives every thread that computes a pool of workers of its own. Where the pools together are more than the
     cores, it lets workers sleep between operations instead of waiting awake, and each small operation pays for waking

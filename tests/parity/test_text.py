@@ -79,9 +79,10 @@ EXTRA_DECODER = {"400": added("<more>", special=True), "399": added("plain", spe
         {"tokenizer_config.json": {"bos_token": "the", "mask_token": "<mask>", "additional_special_tokens": ["<a>", "<b>"]}},
         {"tokenizer_config.json": {"image_token": "<image>", "extra_special_tokens": {"audio_token": "<audio>"}}},
         {"tokenizer_config.json": {"added_tokens_decoder": EXTRA_DECODER, "eos_token": "<more>", "pad_token": "<new>"}},
+        {"tokenizer_config.json": {"added_tokens_decoder": EXTRA_DECODER, "eos_token": "plain"}},
         {"tokenizer_config.json": {"added_tokens_decoder": {}}, "special_tokens_map.json": {"bos_token": "<unread>"}},
         {"special_tokens_map.json": {"bos_token": "<s>", "eos_token": added("<end>", lstrip=True)}},
-        {"added_tokens.json": {"<z>": 400, "<y>": 399}, "special_tokens_map.json": {"additional_special_tokens": ["<z>"]}},
+        {"added_tokens.json": {"<z>": 400, "<y>": 399}, "special_tokens_map.json": {"extra_special_tokens": ["<z>"]}},
         {"tokenizer_config.json": {"split_special_tokens": True, "eos_token": "</s>"}},
         {"tokenizer_config.json": {"model_max_length": 4, "padding_side": "left"}},
         {"tokenizer_config.json": {"chat_template": TEMPLATE, "bos_token": "<s>"}},
@@ -103,6 +104,8 @@ def test_what_lies_beside_a_tokenizer_is_read_as_transformers_reads_it(files: di
             assert ours.encode(text, add_special_tokens=special) == theirs.encode(text, add_special_tokens=special), text
     assert ours.vocab_size == len(theirs)
     assert ours.specials == theirs.special_tokens_map
+    every = range(ours.vocab_size)
+    assert ours.decode(every) == theirs.decode(every, skip_special_tokens=True)
     if ours.chat_template is not None:
         assert_equal_chats(ours, theirs)
     # And so it is when it was read and written once more.

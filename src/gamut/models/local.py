@@ -5,7 +5,7 @@ B: batch, T: tokens, V: vocabulary, L: layers, H: heads.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from collections.abc import Sequence as Many
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..checkpoint import (
 )
 from ..checkpoint.generation import generation_defaults
 from ..errors import NotFoundError, TokenizerError, UsageError
-from ..generate import Emitted, Engine, Handle, Hypothesis, Runner
+from ..generate import Emitted, Engine, Handle, Hypothesis, Runner, Sequence
 from ..nn import AttentionRecord, Transformer, TransformerConfig
 from ..text import StopText, TextStream, Tokenizer
 from ..types import Chunk, Completion, SamplingParams
@@ -162,17 +162,18 @@ class LanguageModel:
         longest = max(map(len, results))
         return torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in results], device=ids_BT.device)
 
-    def stream(self, prompt: str | Chat, **sampling: Any) -> Iterator[Chunk]:
-        """Like `generate`, a chunk a token as they come; leaving the loop stops the model.
+    def stream(self, prompt: str | Chat, **sampling: Any) -> Generator[Chunk]:
+        """Like `generate`, a chunk a token as they come; the model starts with the first and stops when the loop is left.
 
         With beams the chunks come when the search has ended.
 
         Raises:
-            OptionError: also for `num_return_sequences` above 1.
+            UsageError: also for `num_return_sequences` above 1.
         """
-        handle, chunks = self._open(prompt, sampling)
+        sequence, chunks = self._prepare_stream(prompt, sampling)
 
-        def run() -> Iterator[Chunk]:
+        def run() -> Generator[Chunk]:
+            (handle,) = self._engine.submit(sequence)
             try:
                 for event in handle:
                     yield chunks.push(event)
@@ -181,11 +182,12 @@ class LanguageModel:
 
         return run()
 
-    def astream(self, prompt: str | Chat, **sampling: Any) -> AsyncIterator[Chunk]:
+    def astream(self, prompt: str | Chat, **sampling: Any) -> AsyncGenerator[Chunk]:
         """`stream` for an event loop, which it does not block."""
-        handle, chunks = self._open(prompt, sampling)
+        sequence, chunks = self._prepare_stream(prompt, sampling)
 
-        async def run() -> AsyncIterator[Chunk]:
+        async def run() -> AsyncGenerator[Chunk]:
+            (handle,) = self._engine.submit(sequence)
             try:
                 async for event in handle:
                     yield chunks.push(event)
@@ -261,15 +263,16 @@ class LanguageModel:
         sequences = [build(row, params, self.config, self.defaults, self.tokenizer) for row in rows]
         return self._engine.submit(*sequences)
 
-    def _open(self, prompt: str | Chat, sampling: Mapping[str, Any]) -> tuple[Handle, _Chunks]:
+    def _prepare_stream(self, prompt: str | Chat, sampling: Mapping[str, Any]) -> tuple[Sequence, _Chunks]:
+        """What is wrong with a stream is told by the call, before the first chunk is asked for."""
         params = resolve_sampling(sampling, self.defaults)
         if (params.num_return_sequences or 1) > 1:
             raise UsageError(
                 f"a stream has one answer, and num_return_sequences is {params.num_return_sequences}; use generate"
             )
         tokenizer = self._need_tokenizer()
-        (handle,) = self._submit([prompt_ids(tokenizer, prompt)], params)
-        return handle, _Chunks(tokenizer, stop_texts(params))
+        ids = prompt_ids(tokenizer, prompt)
+        return build_sequence(ids, params, self.config, self.defaults, tokenizer), _Chunks(tokenizer, stop_texts(params))
 
     def _completion(self, handle: Handle, params: SamplingParams) -> Completion:
         tokenizer, stops = self._need_tokenizer(), stop_texts(params)

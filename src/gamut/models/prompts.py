@@ -82,7 +82,7 @@ def build_sequence(
         )
     held = len(start or prompt)
     new = _new_tokens(held, params, defaults, config.decoder.context)
-    minimum = max(params.min_new_tokens or 0, defaults.min_length - held)
+    minimum = max(0, defaults.min_length - held) if params.min_new_tokens is None else params.min_new_tokens
     limits = Limits(
         max_new_tokens=new,
         eos_ids=defaults.eos_ids,

@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.k = Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
         self.v = Linear(width, config.kv_heads * config.head_dim, bias=config.qkv_bias)
         self.out = Linear(config.heads * config.head_dim, width, bias=config.out_bias)
-        self._fused: tuple[Tensor, Tensor | None] | None = None
+        self._fused: _Fusion | None = None
 
     def forward(self, x_BTW: Tensor, view: View, cache: LayerCache | None = None) -> Tensor:
         """Attend from each token of `x_BTW` to the tokens of the same sequence that `view` shows."""
@@ -69,8 +69,8 @@ class Attention(nn.Module):
     def _project(self, x_BTW: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of `x_BTW`, turned by `rotation`: [B, T, H, D], [B, T, K, D], [B, T, K, D]."""
         fused = self._fused
-        if fused is not None and not torch.is_grad_enabled():
-            qkv_BTND = linear(x_BTW, *fused).unflatten(-1, (-1, self.head_dim))
+        if fused is not None and not torch.is_grad_enabled() and fused.holds():
+            qkv_BTND = linear(x_BTW, fused.weight, fused.bias).unflatten(-1, (-1, self.head_dim))
             if rotation is not None:
                 qk, v = qkv_BTND.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
                 q, k = rotate(qk, rotation).split((self.heads, self.kv_heads), dim=2)
@@ -123,11 +123,13 @@ class Attention(nn.Module):
     # Fused projection: one matrix whose rows q, k and v view, so that parameters, names and optimizers stay as they are.
 
     def fuse(self) -> None:
-        """Project queries, keys and values by one matrix from now on, wherever no gradient is wanted."""
+        """Project queries, keys and values by one matrix from now on, wherever no gradient is wanted.
+
+        Parts that were replaced, by adapters say, compute something else than their matrix, and are left as they are.
+        """
         parts = (self.q, self.k, self.v)
-        weight, bias = _joined(parts, "weight"), _joined(parts, "bias")
-        assert weight is not None
-        self._fused = (weight, bias)
+        if all(type(part) is Linear for part in parts) and not (self._fused and self._fused.holds()):
+            self._fused = _Fusion.of(*parts)
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         self._fused = None  # moved or converted parameters no longer view the fused matrix
@@ -140,12 +142,34 @@ class Attention(nn.Module):
         super().__setattr__(name, value)
 
 
-def _joined(parts: tuple[nn.Linear, ...], name: str) -> Tensor | None:
-    """One tensor of all the parts' parameters of this name, which become views of it."""
-    tensors = [getattr(part, name) for part in parts]
-    if tensors[0] is None:
-        return None
-    joined = torch.cat([t.detach() for t in tensors])
-    for tensor, view in zip(tensors, joined.split([len(t) for t in tensors]), strict=True):
-        tensor.data = view
-    return joined
+@dataclass(frozen=True, slots=True)
+class _Fusion:
+    """One matrix, and the rows of it that the parameters of q, k and v view."""
+
+    weight: Tensor
+    bias: Tensor | None
+    views: tuple[tuple[dict[str, nn.Parameter | None], str, Tensor], ...]
+    """For each parameter: those of its module, its name among them, and the rows that it views."""
+
+    @classmethod
+    def of(cls, *parts: nn.Linear) -> _Fusion:
+        """Join the parts' parameters, which become views of the joined ones."""
+        joined: dict[str, Tensor] = {}
+        views = []
+        # Made in inference mode, parameters could never be trained again.
+        with torch.inference_mode(False):
+            for name in ("weight",) if parts[0].bias is None else ("weight", "bias"):
+                tensors = [getattr(part, name).detach() for part in parts]
+                joined[name] = torch.cat(tensors)
+                for part, view in zip(parts, joined[name].split([len(each) for each in tensors]), strict=True):
+                    getattr(part, name).data = view
+                    views.append((part._parameters, name, view))
+        return cls(joined["weight"], joined.get("bias"), tuple(views))
+
+    def holds(self) -> bool:
+        """Whether the parts still view it: parameters that were copied, replaced or given other data do not."""
+        for parameters, name, view in self.views:
+            own = parameters.get(name)
+            if own is None or own.data_ptr() != view.data_ptr():
+                return False
+        return True

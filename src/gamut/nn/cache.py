@@ -40,7 +40,7 @@ class LayerCache:
 
 def _pick(x_BKCD: Tensor, rows: Tensor, used: int) -> Tensor:
     picked = x_BKCD[:, :, :used].index_select(0, rows)
-    out = x_BKCD[: len(rows)] if len(rows) <= len(x_BKCD) else x_BKCD.new_empty(len(rows), *x_BKCD.shape[1:])
+    out = x_BKCD[: len(rows)] if len(rows) <= len(x_BKCD) else x_BKCD.new_zeros(len(rows), *x_BKCD.shape[1:])
     out[:, :, :used] = picked
     return out
 
@@ -53,8 +53,9 @@ class Cache:
         self.capacity = capacity
         self.lengths = [0] * rows
         """Tokens held, per row."""
+        # Zeros, as a row reads places that only its longer neighbours have filled: masked out, but 0 times NaN is NaN.
         self.layers = [
-            LayerCache(*(torch.empty(rows, heads, capacity, head_dim, dtype=dtype, device=device) for _ in range(2)))
+            LayerCache(*(torch.zeros(rows, heads, capacity, head_dim, dtype=dtype, device=device) for _ in range(2)))
             for _ in range(config.layers)
         ]
         self.cross: list[tuple[Tensor, Tensor] | None] = [None] * config.layers

@@ -31,7 +31,8 @@ def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor
             return row
         x_IR = x_RI.t()
         out_OR = torch.mm(weight_OI, x_IR) if bias_O is None else torch.addmm(bias_O[:, None], weight_OI, x_IR)
-        return out_OR.t().unflatten(0, x.shape[:-1])
+        rows_RO: Tensor = out_OR.t().unflatten(0, x.shape[:-1])
+        return rows_RO
     if weight_OI.dtype is torch.float32 and rows > 2 and weight_OI.numel() >= _LARGE and torch.backends.mkldnn.is_available():
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, "none", [], "")
         return out

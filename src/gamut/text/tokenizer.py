@@ -7,7 +7,7 @@ declare were added: the same as `transformers`' PreTrainedTokenizerFast gives.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -99,7 +99,7 @@ class Tokenizer:
             declared = _declared_tokens(directory, config, backend)
             implied = implied_roles(config, _read_json(directory / "config.json"))
             config = {role: token for role, token in implied.items() if backend.token_to_id(token) is not None} | config
-            _add_tokens(backend, declared, [*_named_specials(config).values(), *_extra_specials(config)])
+            _add_tokens(backend, declared, _named_specials(config).values(), _extra_specials(config))
             # The flags of a token written as an object are in the backend now; left here, an object of the older layout would
             # not be understood when it is read again.
             config |= {key: _content(token) for key, token in _named_specials(config).items() if key in config}
@@ -265,12 +265,16 @@ def _added_token(entry: Any, **flags: bool) -> AddedToken:
     return AddedToken(_content(entry), **(own | flags))
 
 
-def _add_tokens(backend: Backend, declared: Iterable[AddedToken], specials: Iterable[Any]) -> None:
-    """Add the tokens that tokenizer.json lacks: those `declared` with all their flags first, then the `specials`."""
-    present = {repr(token) for token in backend.get_added_tokens_decoder().values()}
+def _add_tokens(backend: Backend, declared: Iterable[AddedToken], named: Collection[Any], extra: Iterable[Any]) -> None:
+    """Add what tokenizer.json lacks: the `declared` tokens with all their flags, then the special tokens."""
+    there = backend.get_added_tokens_decoder().values()
+    present = {repr(token) for token in there}
     new = [token for token in declared if repr(token) not in present]
-    known = {token.content for token in (*backend.get_added_tokens_decoder().values(), *new)}
-    for entry in specials:
+    names = {_content(entry) for entry in named}
+    for token in new:
+        token.special = token.special or token.content in names
+    known = {token.content for token in (*there, *new)}
+    for entry in (*named, *extra):
         if _content(entry) not in known:
             known.add(_content(entry))
             new.append(_added_token(entry, special=True))
