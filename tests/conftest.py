@@ -73,8 +73,11 @@ def spread() -> Callable[..., Any]:
         tensors |= {name: each for name, each in module.named_buffers() if name == "final_logits_bias"}
         for name, tensor in tensors.items():
             noise = torch.randn(tensor.shape, generator=generator)
-            is_gain = tensor.ndim == 1 and name.endswith("weight")
-            tensor.copy_(1 + 0.3 * noise if is_gain else 0.3 * noise)
+            if tensor.ndim == 1 and name.endswith("weight"):
+                tensor.copy_(1 + 0.3 * noise)  # a norm's
+            else:
+                is_table = tensor.ndim == 2 and any(word in name for word in ("embed", "shared", "wte", "wpe"))
+                tensor.copy_(noise if is_table else 0.3 * noise)
         return module.eval()
 
     return fill

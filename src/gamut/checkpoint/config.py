@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,18 @@ GENERATION = _words("""
 # Fields of every class that have no part here: only these values are accepted.
 _COMMON: dict[str, Any] = {
     "is_decoder": False,
+    "is_encoder_decoder": False,
     "add_cross_attention": False,
     "cross_attention_hidden_size": None,
     "tie_encoder_decoder": False,
     "pruned_heads": {},
     "quantization_config": None,
 }
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 class ConfigReader:
@@ -58,13 +65,13 @@ class ConfigReader:
         value = self._take(name, default, f"an integer of at least {least}", lambda v: type(v) is int and v >= least)
         return int(value)
 
-    def number(self, name: str, default: float = _MISSING, *, least: float = 0.0) -> float:
-        """A number of at least `least`."""
+    def number(self, name: str, default: float = _MISSING) -> float:
+        """A number of at least 0."""
+        return float(self._take(name, default, "a number of at least 0", lambda v: is_number(v) and v >= 0))
 
-        def fits(value: Any) -> bool:
-            return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
-
-        return float(self._take(name, default, f"a number of at least {least}", fits))
+    def probability(self, name: str, default: float = _MISSING) -> float:
+        """A number from 0 to 1."""
+        return float(self._take(name, default, "a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1))
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""

@@ -114,8 +114,13 @@ def read_generation(directory: Path, config: Mapping[str, Any]) -> GenerationDef
     if path.exists():
         raw = read_json(path)
         return generation_defaults(raw, config, path, raw)
+    return generation_in_config(config, directory / "config.json")
+
+
+def generation_in_config(config: Mapping[str, Any], path: Path) -> GenerationDefaults:
+    """The defaults that the fields of a config.json hold themselves; `path` is what errors call it."""
     fields = {name: value for name, value in config.items() if name in GENERATION}
-    return generation_defaults(fields, config, directory / "config.json", None)
+    return generation_defaults(fields, config, path, None)
 
 
 def generation_defaults(
@@ -125,7 +130,7 @@ def generation_defaults(
     fields = {name: value for name, value in fields.items() if value is not None}
     specials = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     fields = {name: config[name] for name in specials if config.get(name) is not None} | fields
-    do_sample = bool(fields.get("do_sample", False))
+    do_sample, renormalize = (_flag(fields, name, path) for name in ("do_sample", "renormalize_logits"))
     try:
         sampling = SamplingParams.of(
             {name: fields[name] for name in _SAMPLING if name in fields}
@@ -153,10 +158,17 @@ def generation_defaults(
         suppress=many("suppress_tokens"),
         begin_suppress=many("begin_suppress_tokens"),
         bad_words=_Ids(fields, path).lists("bad_words_ids"),
-        renormalize=bool(fields.get("renormalize_logits", False)),
+        renormalize=renormalize,
         unsupported=tuple(unsupported),
         path=path,
     )
+
+
+def _flag(fields: Mapping[str, Any], name: str, path: Path) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{path}: {name} must be true or false, got {value!r}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

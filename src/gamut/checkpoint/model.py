@@ -55,7 +55,7 @@ def architecture(raw: Mapping[str, Any], path: Path = Path("config")) -> Archite
         ConfigError: as for `read_architecture`.
     """
     model_type = raw.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         hint = nearest(model_type, FAMILIES) if isinstance(model_type, str) else ""
         known = ", ".join(sorted(FAMILIES))
         raise ConfigError(f"{path}: model_type {model_type!r} is not implemented{hint} (known: {known})")
@@ -158,9 +158,13 @@ def _check(
             faults.append(f"{name} in {files.file(name).name}: shape {got}, expected {list(expected)} by config.json")
     known, family = set(stored.values()), arch.family
     for name in files.names():
-        if name not in known and not any(re.fullmatch(family.ignored, n) for n in (name, family.prefix + name)):
-            got = list(files.shape(name))
-            faults.append(f"{name} in {files.file(name).name}: unknown, of shape {got}; {arch.name} has no such weight")
+        if name in known or any(re.fullmatch(family.ignored, n) for n in (name, family.prefix + name)):
+            continue
+        where, got = f"{name} in {files.file(name).name}", list(files.shape(name))
+        if not re.fullmatch(family.copies, name):
+            faults.append(f"{where}: unknown, of shape {got}; {arch.name} has no such weight")
+        elif not _repeats_the_table(files, name, plan, stored):
+            faults.append(f"{where}: differs from the token embedding, to which config.json ties it (tie_word_embeddings)")
     if faults:
         more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise WeightsError(
@@ -169,6 +173,13 @@ def _check(
             + more
             + "\nFetch or save the model again, or mend config.json if it belongs to another model"
         )
+
+
+def _repeats_the_table(files: TensorFiles, name: str, plan: list[Slot], stored: Mapping[str, str]) -> bool:
+    """Whether a tensor equals the token embedding that becomes logits."""
+    tables = {slot.ours[0]: stored[slot.theirs] for slot in plan if slot.ours[0].endswith("embeddings.tokens.weight")}
+    table = tables.get("decoder.embeddings.tokens.weight") or tables["encoder.embeddings.tokens.weight"]
+    return table in files and torch.equal(files.get(name), files.get(table))
 
 
 def _named_dtype(raw: Mapping[str, Any]) -> torch.dtype | None:

@@ -92,6 +92,8 @@ class Engine:
                 running, rows, parents, tokens = _advance(running, rows, logits_BV)
                 if running:
                     logits_BV = self._runner.step(parents, tokens)
+                with self._work:
+                    self._scheduler.drop_cancelled()  # whoever gave up waiting is not kept until this batch ends
         except BaseException as error:
             for handle in running:
                 handle.finish(error)

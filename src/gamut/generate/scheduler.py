@@ -24,18 +24,21 @@ class Scheduler:
 
     def next_batch(self) -> list[Handle]:
         """The next sequences to serve together; those cancelled while they waited are let go."""
+        self.drop_cancelled()
         batch: list[Handle] = []
         rows = 0
         while self._waiting:
-            handle = self._waiting[0]
-            if handle.cancelled:
-                self._waiting.popleft().finish()
-                continue
-            rows += handle.sequence.strategy.width
+            rows += self._waiting[0].sequence.strategy.width
             if batch and rows > self.max_rows:
                 break
             batch.append(self._waiting.popleft())
         return batch
+
+    def drop_cancelled(self) -> None:
+        """Let go of sequences that were cancelled while they waited."""
+        for handle in [each for each in self._waiting if each.cancelled]:
+            self._waiting.remove(handle)
+            handle.finish()
 
     def clear(self) -> list[Handle]:
         """Empty the queue, and return what was in it."""

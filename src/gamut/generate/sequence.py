@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import CancelledError
@@ -46,7 +47,7 @@ class Handle:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Stop the sequence: it leaves its batch before the next step, and its results end as "cancelled"."""
+        """Stop the sequence: it leaves its batch or the queue before the next step, and its results end as "cancelled"."""
         self._cancelled = True
 
     @property
@@ -88,7 +89,7 @@ class Handle:
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed, so nobody waits in it
                 loop.call_soon_threadsafe(woken.set)
 
         with self._changed:

@@ -26,13 +26,13 @@ from ..checkpoint import (
     write_json,
     write_transformer,
 )
-from ..checkpoint.generation import generation_defaults
+from ..checkpoint.generation import generation_in_config
 from ..errors import NotFoundError, TokenizerError, UsageError
 from ..generate import Emitted, Engine, Handle, Hypothesis, Runner, Sequence
 from ..nn import AttentionRecord, Transformer, TransformerConfig
 from ..text import StopText, TextStream, Tokenizer
 from ..types import Chunk, Completion, SamplingParams
-from .prompts import Chat, build_sequence, prompt_ids, resolve_sampling, stop_texts
+from .prompts import Chat, build_sequence, check_ids, prompt_ids, resolve_sampling, stop_texts
 
 Ids = Many[int] | Tensor
 
@@ -80,7 +80,7 @@ class LanguageModel:
             ConfigError: the fields are wrong or ask for something that is not implemented.
         """
         arch = architecture(raw)
-        return cls(build(arch, seed=seed), arch, tokenizer, generation_defaults({}, raw, Path("config"), None))
+        return cls(build(arch, seed=seed), arch, tokenizer, generation_in_config(raw, Path("config")))
 
     @property
     def config(self) -> TransformerConfig:
@@ -109,7 +109,7 @@ class LanguageModel:
             token_type_ids: [B, T], BERT's sentence A (0) and B (1).
 
         Raises:
-            UsageError: `decoder_ids` is missing or out of place, or `token_type_ids` is.
+            UsageError: `decoder_ids` is missing or out of place, or `token_type_ids` is; or an id is not in the vocabulary.
             ContextOverflow: T is more than the context.
         """
         both = self.config.encoder is not None and self.config.decoder is not None
@@ -121,6 +121,7 @@ class LanguageModel:
             )
         if token_type_ids is not None and not (self.config.encoder or self.config.output_stack).token_types:
             raise UsageError("this model has no token types; leave token_type_ids out")
+        self._check_ids(ids_BT, decoder_ids)
         logits_BTV: Tensor = self.transformer(
             ids_BT.to(self.device),
             None if attention_mask is None else attention_mask.to(self.device),
@@ -214,9 +215,11 @@ class LanguageModel:
         ids_BT = self._one_row(text_or_ids, special=True)
         record = AttentionRecord()
         if both and target is None:
+            self._check_ids(ids_BT)
             self.transformer.encode(ids_BT, record=record)
         else:
             target_BT = None if target is None else self._one_row(target, special=False)
+            self._check_ids(ids_BT, target_BT)
             if isinstance(target, str) and target_BT is not None and self.defaults.decoder_start_id is not None:
                 start_BT = torch.tensor([[self.defaults.decoder_start_id]], device=self.device)
                 target_BT = torch.cat((start_BT, target_BT), dim=1)
@@ -279,6 +282,11 @@ class LanguageModel:
         prompt_tokens = len(handle.sequence.prompt_ids)
         first, *others = (_as_completion(each, tokenizer, stops, prompt_tokens) for each in _wait(handle))
         return Completion(first.text, first.ids, first.finish_reason, prompt_tokens, first.logprobs, first.score, tuple(others))
+
+    def _check_ids(self, ids_BT: Tensor, decoder_ids_BT: Tensor | None = None) -> None:
+        check_ids(ids_BT.unique().tolist(), (self.config.encoder or self.config.output_stack).vocab_size)
+        if decoder_ids_BT is not None:
+            check_ids(decoder_ids_BT.unique().tolist(), self.config.vocab_size)
 
     def _one_row(self, text_or_ids: str | Ids, *, special: bool) -> Tensor:
         if isinstance(text_or_ids, str):

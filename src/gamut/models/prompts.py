@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from typing import Any
@@ -66,7 +66,8 @@ def build_sequence(
 
     Raises:
         ContextOverflow: prompt and new tokens are more than the context holds.
-        UsageError: the model cannot generate, or the prompt is empty and there is no token to begin with.
+        UsageError: the model cannot generate, an id is not in its vocabulary, or the prompt is empty and there is no
+            token to begin with.
     """
     if config.decoder is None:
         raise UsageError("an encoder-only model cannot generate: it reads whole texts at once; use lm.logits or lm.attention")
@@ -75,7 +76,7 @@ def build_sequence(
         if defaults.bos_id is None:
             raise UsageError("the prompt is empty, and the model has no beginning-of-sequence token; give a text to go on from")
         prompt = (defaults.bos_id,)
-    _check_ids(prompt, (config.encoder or config.decoder).vocab_size)
+    check_ids(prompt, (config.encoder or config.decoder).vocab_size)
     if config.encoder is not None and len(prompt) > config.encoder.context:
         raise ContextOverflow(
             f"the prompt has {len(prompt)} tokens, and the encoder takes {config.encoder.context}; shorten it"
@@ -122,7 +123,12 @@ def _start(config: TransformerConfig, defaults: GenerationDefaults) -> tuple[int
     return (start,)
 
 
-def _check_ids(ids: tuple[int, ...], vocab_size: int) -> None:
+def check_ids(ids: Iterable[int], vocab_size: int) -> None:
+    """Refuse ids that are not in the vocabulary.
+
+    Raises:
+        UsageError: names them.
+    """
     wrong = sorted({token for token in ids if not 0 <= token < vocab_size})
     if wrong:
         raise UsageError(f"token ids must be from 0 to {vocab_size - 1}, got {wrong[:10]}; is this tokenizer the model's own?")

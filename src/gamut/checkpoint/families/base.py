@@ -25,3 +25,5 @@ class Family:
     """What names begin with, and lack where the model was saved without its head."""
     ignored: str = r"(?!)"
     """Regular expression of tensors that old files hold and that carry nothing of this model."""
+    copies: str = r"(?!)"
+    """Regular expression of tensors that some files hold although the config ties them to the token embedding."""

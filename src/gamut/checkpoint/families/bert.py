@@ -14,7 +14,7 @@ def read(config: ConfigReader) -> TransformerConfig:
     if width % heads:
         raise config.error("num_attention_heads", f"must divide hidden_size = {width}")
     activation = config.choice("hidden_act", "gelu", ACTIVATIONS)
-    dropout = config.number("hidden_dropout_prob", 0.1)
+    dropout = config.probability("hidden_dropout_prob", 0.1)
     config.only(position_embedding_type="absolute")
     config.inert("classifier_dropout")
     encoder = StackConfig(
@@ -25,7 +25,7 @@ def read(config: ConfigReader) -> TransformerConfig:
             heads=heads,
             kv_heads=heads,
             head_dim=width // heads,
-            dropout=config.number("attention_probs_dropout_prob", 0.1),
+            dropout=config.probability("attention_probs_dropout_prob", 0.1),
         ),
         feed_forward=FeedForwardConfig(width=config.integer("intermediate_size", 3072), activation=activation),
         norm=NormConfig("layer", config.number("layer_norm_eps", 1e-12)),
@@ -74,5 +74,6 @@ FAMILY = Family(
     read=read,
     rules=rules,
     ignored=r"bert\.pooler\..*|cls\.seq_relationship\..*|bert\.embeddings\.position_ids"
-    r"|cls\.predictions\.(bias|decoder\.(weight|bias))",
+    r"|cls\.predictions\.(decoder\.)?bias",
+    copies=r"cls\.predictions\.decoder\.weight",
 )

@@ -20,7 +20,7 @@ def read(config: ConfigReader) -> TransformerConfig:
         heads=heads,
         kv_heads=heads,
         head_dim=width // heads,
-        dropout=config.number("attn_pdrop", 0.1),
+        dropout=config.probability("attn_pdrop", 0.1),
         scale=None if config.flag("scale_attn_weights", True) else 1.0,
     )
     decoder = StackConfig(
@@ -37,8 +37,8 @@ def read(config: ConfigReader) -> TransformerConfig:
         norm_first=True,
         causal=True,
         final_norm=True,
-        dropout=config.number("resid_pdrop", 0.1),
-        embedding_dropout=config.number("embd_pdrop", 0.1),
+        dropout=config.probability("resid_pdrop", 0.1),
+        embedding_dropout=config.probability("embd_pdrop", 0.1),
     )
     return TransformerConfig(
         width=width,
@@ -73,4 +73,5 @@ FAMILY = Family(
     rules=rules,
     prefix="transformer.",
     ignored=r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",
+    copies=r"lm_head\.weight",
 )

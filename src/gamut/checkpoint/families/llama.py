@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...nn import AttentionConfig, FeedForwardConfig, HeadConfig, NormConfig, RotaryConfig, StackConfig, TransformerConfig
 from ...nn.feedforward import ACTIVATIONS
-from ..config import ConfigReader
+from ..config import ConfigReader, is_number
 from ..names import Rule
 from .base import Family
 
@@ -24,7 +24,7 @@ def read(config: ConfigReader) -> TransformerConfig:
         head_dim=config.integer("head_dim", width // heads),
         qkv_bias=bias,
         out_bias=bias,
-        dropout=config.number("attention_dropout", 0.0),
+        dropout=config.probability("attention_dropout", 0.0),
     )
     if attention.head_dim % 2:
         raise config.error("head_dim", f"must be even for rotary positions, and is {attention.head_dim}")
@@ -56,14 +56,17 @@ def read(config: ConfigReader) -> TransformerConfig:
 
 def rotary(config: ConfigReader) -> RotaryConfig:
     """Rotary positions, as newer configs (rope_parameters) and older ones (rope_theta, rope_scaling) write them."""
-    base = config.number("rope_theta", 10000.0)
+    base, where = config.number("rope_theta", 10000.0), "rope_theta"
     for name in ("rope_parameters", "rope_scaling"):
         fields = dict(config.mapping(name))
-        base = float(fields.pop("rope_theta", base))
-        kind = fields.pop("rope_type", fields.pop("type", "default"))
-        if kind != "default" or fields:
+        if "rope_theta" in fields:
+            base, where = fields.pop("rope_theta"), name
+        kinds = [fields.pop(key, "default") for key in ("rope_type", "type")]
+        if kinds != ["default", "default"] or fields:
             raise config.error(name, "is not implemented; only rope_type default with a rope_theta is")
-    return RotaryConfig(base)
+    if not is_number(base) or base <= 0:
+        raise config.error(where, "must give a rope_theta that is a number above 0")
+    return RotaryConfig(float(base))
 
 
 def rules(_: TransformerConfig) -> list[Rule]:
@@ -91,4 +94,5 @@ FAMILY = Family(
     rules=rules,
     prefix="model.",
     ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+    copies=r"lm_head\.weight",
 )

@@ -27,12 +27,13 @@ def read(config: ConfigReader) -> TransformerConfig:
     shared = config.flag("share_encoder_decoder_embeddings", True)
     if shared and decoder.vocab_size != encoder.vocab_size:
         raise config.error("decoder_vocab_size", f"must equal vocab_size = {encoder.vocab_size} where embeddings are shared")
+    tied = config.flag("tie_word_embeddings", True)
     return TransformerConfig(
         width=width,
         encoder=encoder,
         decoder=decoder,
-        head=HeadConfig(tied=config.flag("tie_word_embeddings", True), bias=True),
-        shared_embeddings=shared,
+        head=HeadConfig(tied=tied, bias=True),
+        shared_embeddings=shared and tied,  # untied, transformers 5 keeps all three tables apart
         init_std=config.number("init_std", 0.02),
     )
 
@@ -41,18 +42,18 @@ def _stack(config: ConfigReader, name: str, width: int) -> StackConfig:
     heads = config.integer(f"{name}_attention_heads", 16)
     if width % heads:
         raise config.error(f"{name}_attention_heads", f"must divide d_model = {width}")
-    dropout = config.number("dropout", 0.1)
+    dropout = config.probability("dropout", 0.1)
     return StackConfig(
         layers=config.integer(f"{name}_layers", 12),
         vocab_size=config.integer("vocab_size", 58101),
         context=config.integer("max_position_embeddings", 1024),
         attention=AttentionConfig(
-            heads=heads, kv_heads=heads, head_dim=width // heads, dropout=config.number("attention_dropout", 0.0)
+            heads=heads, kv_heads=heads, head_dim=width // heads, dropout=config.probability("attention_dropout", 0.0)
         ),
         feed_forward=FeedForwardConfig(
             width=config.integer(f"{name}_ffn_dim", 4096),
             activation=config.choice("activation_function", "gelu", ACTIVATIONS),
-            dropout=config.number("activation_dropout", 0.0),
+            dropout=config.probability("activation_dropout", 0.0),
         ),
         norm=NormConfig("layer", 1e-5),
         positions=SinusoidalConfig(),
@@ -90,5 +91,6 @@ FAMILY = Family(
     architectures=("MarianMTModel",),
     read=read,
     rules=rules,
-    ignored=r"model\.(encoder|decoder)\.embed_(tokens|positions)\.weight|model\.shared\.weight|lm_head\.weight",
+    ignored=r"model\.(encoder|decoder)\.embed_positions\.weight|model\.shared\.weight",
+    copies=r"model\.(encoder|decoder)\.embed_tokens\.weight|lm_head\.weight",
 )
