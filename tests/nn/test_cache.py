@@ -24,7 +24,7 @@ def cache(tiny_config):
 def put(cache: Cache, values: list[list[float]], counts: list[int]) -> list[list[float]]:
     """Write these keys (their values negated); what each row then holds, by its keys' first number."""
     T = len(values[0])
-    new = torch.tensor(values)[:, None, :, None].expand(-1, 2, -1, 4)
+    new = torch.tensor(values, dtype=torch.float32)[:, None, :, None].expand(-1, 2, -1, 4)
     _, places, used = cache.places(counts, T, CPU)
     k, v = cache.layers[0].append(new, -new, places, used)
     assert k.shape == v.shape == (len(values), 2, used, 4)

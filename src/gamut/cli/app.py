@@ -22,10 +22,10 @@ from ..version import __version__
 
 # Noun -> (where it lives, what the list of commands says of it). A home is a function or a typer.Typer with verbs.
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "tokenizer": ("gamut.cli.tokenizer:app", "Train a tokenizer, look into one, encode and decode text."),
+    "tokenizer": ("gamut.cli.tokenizer:app", "Train a tokenizer, or see what one makes of a text."),
     "generate": ("gamut.cli.generate:generate", "Continue a text with a model."),
     "chat": ("gamut.cli.chat:chat", "Talk with a model in the terminal."),
-    "models": ("gamut.cli.models:app", "List the models at hand and show what one is made of."),
+    "models": ("gamut.cli.models:app", "Show what a model is made of."),
     "doctor": ("gamut.cli.doctor:doctor", "Check this machine and this installation."),
 }
 
