@@ -39,9 +39,8 @@ def queued(scheduler: Scheduler, *widths: int) -> list[Handle]:
 def test_batches(widths, batches):
     scheduler = Scheduler(max_rows=4)
     handles = queued(scheduler, *widths)
-    served = []
-    while scheduler:
-        served.append(scheduler.next_batch())
+    served = [scheduler.next_batch() for _ in batches]
+    assert not scheduler
     assert [[each.sequence.strategy.width for each in batch] for batch in served] == batches
     assert [each for batch in served for each in batch] == handles
     assert scheduler.next_batch() == []

@@ -17,7 +17,7 @@ class Fixed:
 
     width, done = 1, True
 
-    def advance(self, logits_RV) -> Step:
+    def advance(self, _) -> Step:
         raise AssertionError("nothing is left to run")
 
     def results(self) -> list[Hypothesis]:
