@@ -79,11 +79,13 @@ class SamplingParams:
             value = getattr(self, name)
             if value is not None and not (_is_number(value, kind) and in_range(value)):
                 raise OptionError(f"{name} must be {expected}, got {value!r}")
-        if self.early_stopping not in (None, True, False, "never"):
+        if not (self.early_stopping is None or isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
             raise OptionError(f'early_stopping must be true, false or "never", got {self.early_stopping!r}')
         stops = [self.stop] if isinstance(self.stop, str) else self.stop
-        if stops is not None and not all(isinstance(text, str) and text for text in stops):
+        if stops is not None and not (isinstance(stops, Sequence) and all(isinstance(text, str) and text for text in stops)):
             raise OptionError(f"stop must be a non-empty text or a list of them, got {self.stop!r}")
+        if self.logit_bias is not None and not _is_bias(self.logit_bias):
+            raise OptionError(f"logit_bias must map token ids to numbers or -inf, got {self.logit_bias!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
@@ -126,7 +128,14 @@ _NUMBERS: dict[str, tuple[type, Callable[[float], bool], str]] = {
 
 def _is_number(value: object, kind: type) -> bool:
     accepted = (int,) if kind is int else (int, float)
-    return isinstance(value, accepted) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, accepted) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_bias(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        type(token) is int and isinstance(bias, int | float) and not isinstance(bias, bool) and bias < 2**63
+        for token, bias in value.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,13 +42,13 @@ def test_null_and_missing_give_the_default(fields):
 
 
 def test_a_field_without_default_is_named_when_it_is_missing():
-    with pytest.raises(ConfigError, match=r"m/config.json: the field size is missing; expected an integer of at least 1"):
+    with pytest.raises(ConfigError, match=r"m/config.json: the field size is missing; expected an integer from 1 to 16777216"):
         reader().integer("size")
 
 
 @pytest.mark.parametrize("value", ["3", 3.0, True, 0, -1, [3], {}])
 def test_integers_of_at_least_one(value):
-    with pytest.raises(ConfigError, match=r"m/config.json: size = .* must be an integer of at least 1"):
+    with pytest.raises(ConfigError, match=r"m/config.json: size = .* must be an integer from 1 to 16777216"):
         reader(size=value).integer("size")
 
 
@@ -122,3 +122,9 @@ def test_fields_of_every_class(name, accepted, refused):
     reader(**{name: accepted}).finish()
     with pytest.raises(ConfigError, match=rf"{name} = .* is not implemented at this value, only at"):
         reader(**{name: refused}).finish()
+
+
+def test_a_stack_has_a_number_of_layers_that_can_be_built():
+    assert reader(layers=4096).layers("layers", 1) == 4096
+    with pytest.raises(ConfigError, match="layers = 4097 must be at most 4096"):
+        reader(layers=4097).layers("layers", 1)

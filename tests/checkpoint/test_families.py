@@ -38,7 +38,7 @@ from gamut.errors import ConfigError
         ("bert", "num_attention_heads", 3, "must divide hidden_size = 16"),
         ("bert", "position_embedding_type", "relative_key", "not implemented at this value, only at 'absolute'"),
         ("bert", "is_decoder", True, "not implemented at this value"),
-        ("bert", "type_vocab_size", 0, "must be an integer of at least 1"),
+        ("bert", "type_vocab_size", 0, "must be an integer from 1 to 16777216"),
         ("marian", "encoder_attention_heads", 3, "must divide d_model = 16"),
         ("marian", "decoder_attention_heads", 3, "must divide d_model = 16"),
         ("marian", "encoder_layerdrop", 0.1, "not implemented at this value, only at 0.0"),

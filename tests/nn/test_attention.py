@@ -126,7 +126,7 @@ def perturb(attention: Attention) -> None:
 
 def test_fusing_changes_no_output_no_name_and_no_value(attention):
     x, before = inputs(), {name: tensor.clone() for name, tensor in attention.state_dict().items()}
-    rotation = RotaryPositions(8, attention.head_dim, 100.0).rotation(torch.arange(5)[None], torch.float32)
+    rotation = RotaryPositions(attention.head_dim, 100.0).rotation(torch.arange(5)[None], 5, torch.float32)
     with torch.no_grad():
         views = [View(), View(causal=True), View(rotation=rotation)]
         expected = [attention(x, view) for view in views]

@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import ConfigError, nearest
 
 _MISSING: Any = object()
+_LARGEST = 1 << 24
+_MOST_LAYERS = 1 << 12
 
 
 def _words(text: str) -> frozenset[str]:
@@ -60,10 +62,17 @@ class ConfigReader:
         self.raw, self.path = raw, path
         self._seen: set[str] = set()
 
-    def integer(self, name: str, default: int = _MISSING, *, least: int = 1) -> int:
-        """A whole number of at least `least`."""
-        value = self._take(name, default, f"an integer of at least {least}", lambda v: type(v) is int and v >= least)
-        return int(value)
+    def integer(self, name: str, default: int = _MISSING) -> int:
+        """A whole number of at least 1 and at most `_LARGEST`, beyond which a size can only be a mistake."""
+        expected = f"an integer from 1 to {_LARGEST}"
+        return int(self._take(name, default, expected, lambda v: type(v) is int and 1 <= v <= _LARGEST))
+
+    def layers(self, name: str, default: int) -> int:
+        """A number of layers."""
+        count = self.integer(name, default)
+        if count > _MOST_LAYERS:
+            raise self.error(name, f"must be at most {_MOST_LAYERS}")
+        return count
 
     def number(self, name: str, default: float = _MISSING) -> float:
         """A number of at least 0."""

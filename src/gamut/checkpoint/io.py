@@ -64,6 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
         NotFoundError: there is no such file.
         ConfigError: it cannot be read, is not UTF-8, is not JSON or holds something else than an object.
     """
+    require_regular(path)
     try:
         text = path.read_bytes().decode("utf-8")
         value = json.loads(text)
@@ -81,14 +82,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}:{error.lineno}: expected JSON, got: {error.msg} (column {error.colno}); mend that line"
         ) from error
-    except RecursionError:
+    except (RecursionError, ValueError):
         raise ConfigError(
-            f"{path}: expected a JSON object, got lists or objects nested too deeply to read; mend the file"
+            f"{path}: expected a JSON object, got one nested too deeply or a number too long to read; mend the file"
         ) from None
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a string", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
         raise ConfigError(f"{path}:1: expected a JSON object ({{...}}), got {kind}; write the fields inside braces")
     return value
+
+
+def require_regular(path: Path) -> None:
+    """Refuse a pipe or a device, whose reading might never end.
+
+    Raises:
+        ConfigError: `path` is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError(f"{path}: expected a file, got a pipe or a device; put the model's own file there")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -156,6 +156,8 @@ def _check(
         elif files.shape(name) != expected:
             got = list(files.shape(name))
             faults.append(f"{name} in {files.file(name).name}: shape {got}, expected {list(expected)} by config.json")
+        elif not files.dtype(name).is_floating_point:
+            faults.append(f"{name} in {files.file(name).name}: dtype {files.dtype(name)}, expected a floating-point one")
     known, family = set(stored.values()), arch.family
     for name in files.names():
         if name in known or any(re.fullmatch(family.ignored, n) for n in (name, family.prefix + name)):

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import ConfigError, NotFoundError, UnsafeFileError, WeightsError
-from .io import read_json, write_json
+from .io import read_json, require_regular, write_json
 
 _SAFE, _SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -267,6 +267,7 @@ def _read_index(path: Path) -> dict[str, set[str]]:
 
 
 def _open_safetensors(path: Path, stack: ExitStack) -> dict[str, _Entry]:
+    require_regular(path)
     try:
         opened: Any = stack.enter_context(safe_open(path, framework="pt"))
     except (SafetensorError, OSError) as error:

@@ -5,6 +5,7 @@ A noun's module is imported when that noun runs, so that ``gamut --help`` costs 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -130,6 +131,11 @@ def main(args: Sequence[str] | None = None, commands: Mapping[str, tuple[str, st
         # The reader (head, less) has gone. The interpreter flushes once more at its end, and that must reach something.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _report(error, "standard output cannot be written: no space left; make room, or send it elsewhere", 1, given)
     # What typer returns is the code of a typer.Exit, or else the command's own result: None.
     return code or 0
 

@@ -52,6 +52,8 @@ def generate(
 
 
 def _standard_input() -> str:
+    if sys.stdin is None:  # closed by the shell: <&-
+        raise UsageError("standard input is closed; give the text in place of -, or pipe it in")
     octets = sys.stdin.buffer.read()
     try:
         text = octets.decode()

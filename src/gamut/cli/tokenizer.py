@@ -81,6 +81,8 @@ def _refuse_other_files(out: Path, tokenizer_files: Sequence[str], overwrite: bo
 
 
 def _stdin() -> str:
+    if sys.stdin is None:  # closed by the shell: <&-
+        raise OptionError("standard input is closed; give the text in place of -, or pipe it in")
     octets = sys.stdin.buffer.read()
     try:
         return octets.decode()

@@ -6,6 +6,7 @@ submit -> Scheduler (which sequences) -> Runner (their logits) -> Strategy (thei
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from weakref import WeakSet
 
@@ -28,12 +29,17 @@ class Engine:
 
     def __init__(self, runner: Runner, *, max_rows: int = 64) -> None:
         self._runner = runner
-        self._scheduler = Scheduler(max_rows)
+        self._max_rows = max_rows
+        self._closed = False
+        self._start_afresh()
+        _OPEN.add(self)
+
+    def _start_afresh(self) -> None:
+        """Nothing waits and no thread runs: at the beginning, and in a forked process, which gets none of the threads."""
+        self._scheduler = Scheduler(self._max_rows)
         self._work = threading.Condition()
         self._thread: threading.Thread | None = None
         self._running: list[Handle] = []
-        self._closed = False
-        _OPEN.add(self)
 
     def submit(self, *sequences: Sequence) -> list[Handle]:
         """Queue sequences, which may then be served together; a handle for each.
@@ -138,3 +144,12 @@ def _close_all() -> None:
     """End the threads before the interpreter takes itself apart: one inside torch would abort the process."""
     for engine in list(_OPEN):
         engine.close()
+
+
+def _after_fork() -> None:
+    for engine in list(_OPEN):
+        engine._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)

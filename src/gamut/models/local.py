@@ -27,7 +27,7 @@ from ..checkpoint import (
     write_transformer,
 )
 from ..checkpoint.generation import generation_in_config
-from ..errors import NotFoundError, TokenizerError, UsageError
+from ..errors import CancelledError, TokenizerError, UsageError
 from ..generate import Emitted, Engine, Handle, Hypothesis, Runner, Sequence
 from ..nn import AttentionRecord, Transformer, TransformerConfig
 from ..text import StopText, TextStream, Tokenizer
@@ -122,6 +122,7 @@ class LanguageModel:
         if token_type_ids is not None and not (self.config.encoder or self.config.output_stack).token_types:
             raise UsageError("this model has no token types; leave token_type_ids out")
         self._check_ids(ids_BT, decoder_ids)
+        _require_mask(attention_mask, ids_BT)
         logits_BTV: Tensor = self.transformer(
             ids_BT.to(self.device),
             None if attention_mask is None else attention_mask.to(self.device),
@@ -156,6 +157,8 @@ class LanguageModel:
             attention_mask: [B, T], 1 at real tokens and 0 at padding, left or right.
         """
         params = resolve_sampling(sampling, self.defaults)
+        _require_ids(ids_BT)
+        _require_mask(attention_mask, ids_BT)
         mask_BT = torch.ones_like(ids_BT) if attention_mask is None else attention_mask
         rows = [ids[mask.bool()].tolist() for ids, mask in zip(ids_BT, mask_BT, strict=True)]
         results = [each.ids for handle in self._submit(rows, params) for each in _wait(handle)]
@@ -178,6 +181,7 @@ class LanguageModel:
             try:
                 for event in handle:
                     yield chunks.push(event)
+                chunks.require_end()
             finally:
                 handle.cancel()
 
@@ -192,6 +196,7 @@ class LanguageModel:
             try:
                 async for event in handle:
                     yield chunks.push(event)
+                chunks.require_end()
             finally:
                 handle.cancel()
 
@@ -249,6 +254,10 @@ class LanguageModel:
         if "_engine" in self.__dict__:
             self.__dict__.pop("_engine").close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, and a model that is sent to another process, starts an engine of its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+
     @cached_property
     def _engine(self) -> Engine:
         return Engine(Runner(self.transformer))
@@ -284,6 +293,8 @@ class LanguageModel:
         return Completion(first.text, first.ids, first.finish_reason, prompt_tokens, first.logprobs, first.score, tuple(others))
 
     def _check_ids(self, ids_BT: Tensor, decoder_ids_BT: Tensor | None = None) -> None:
+        for tensor in (ids_BT,) if decoder_ids_BT is None else (ids_BT, decoder_ids_BT):
+            _require_ids(tensor)
         check_ids(ids_BT.unique().tolist(), (self.config.encoder or self.config.output_stack).vocab_size)
         if decoder_ids_BT is not None:
             check_ids(decoder_ids_BT.unique().tolist(), self.config.vocab_size)
@@ -291,7 +302,10 @@ class LanguageModel:
     def _one_row(self, text_or_ids: str | Ids, *, special: bool) -> Tensor:
         if isinstance(text_or_ids, str):
             text_or_ids = self._need_tokenizer().encode(text_or_ids, add_special_tokens=special)
-        ids = torch.as_tensor(text_or_ids, device=self.device)
+        try:
+            ids = torch.as_tensor(text_or_ids, device=self.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise UsageError(f"expected a text or a list of token ids, got {text_or_ids!r}") from None
         if ids.numel() == 0 or ids.ndim > 2 or (ids.ndim == 2 and len(ids) > 1):
             raise UsageError(f"expected one sequence of at least one token, got ids of shape {list(ids.shape)}")
         return ids.reshape(1, -1)
@@ -302,13 +316,44 @@ class _Chunks:
 
     def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
         self._text, self._stop = TextStream(tokenizer), StopText(stops)
+        self._ended = False
 
     def push(self, event: Emitted) -> Chunk:
         text = self._stop.push(self._text.push(event.id))
         if event.finish_reason is not None:
             text += self._stop.push(self._text.finish()) + self._stop.finish()
+            self._ended = True
         logprob = event.logprob.raw if event.logprob else None
         return Chunk(text, event.id, logprob, event.finish_reason)
+
+    def require_end(self) -> None:
+        """Tell a stream that was cut from one that came to its end."""
+        if not self._ended:
+            raise CancelledError("the model was closed before the answer was complete; ask again")
+
+
+def _require_ids(ids_BT: Any) -> None:
+    if (
+        not isinstance(ids_BT, Tensor)
+        or ids_BT.dtype not in (torch.int64, torch.int32)
+        or ids_BT.ndim != 2
+        or not ids_BT.numel()
+    ):
+        raise UsageError(f"token ids must be an integer tensor of shape [batch, tokens], not empty; got {_described(ids_BT)}")
+
+
+def _require_mask(mask_BT: Any, ids_BT: Tensor) -> None:
+    if mask_BT is None:
+        return
+    if not isinstance(mask_BT, Tensor) or mask_BT.shape != ids_BT.shape or not ((mask_BT == 0) | (mask_BT == 1)).all():
+        raise UsageError(
+            f"attention_mask must hold 1 at real tokens and 0 at padding, of shape {list(ids_BT.shape)} as the ids; "
+            f"got {_described(mask_BT)}"
+        )
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _wait(handle: Handle) -> list[Hypothesis]:
@@ -327,9 +372,4 @@ def _as_completion(result: Hypothesis, tokenizer: Tokenizer, stops: tuple[str, .
 
 
 def _tokenizer_if_any(directory: Path) -> Tokenizer | None:
-    if not (directory / "tokenizer.json").exists():
-        return None
-    try:
-        return Tokenizer.load(directory)
-    except NotFoundError:
-        return None
+    return Tokenizer.load(directory) if (directory / "tokenizer.json").exists() else None

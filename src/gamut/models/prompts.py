@@ -27,9 +27,14 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str | Chat) -> list[int]:
     """The ids of a text with the tokenizer's special tokens, or of a chat by the checkpoint's template.
 
     Raises:
+        UsageError: the prompt is neither.
         TemplateError: a chat, and the checkpoint has no template or it refuses the messages.
     """
-    return tokenizer.encode(prompt) if isinstance(prompt, str) else chat_ids(tokenizer, prompt)
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    if not isinstance(prompt, list | tuple) or not all(isinstance(each, Message | Mapping) for each in prompt):
+        raise UsageError(f"a prompt must be a text, or a chat as a list of messages; got {prompt!r}")
+    return chat_ids(tokenizer, prompt)
 
 
 def resolve_sampling(options: Mapping[str, Any], defaults: GenerationDefaults) -> SamplingParams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoint import resolve
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def load(
-    ref: str, device: str | None = None, dtype: str | torch.dtype | None = None, *, allow_pickle: bool = False
+    ref: str | Path, device: str | None = None, dtype: str | torch.dtype | None = None, *, allow_pickle: bool = False
 ) -> LanguageModel:
     """Load a model by its name: a Hugging Face directory, or ``hf:org/name[@revision]``.
 
     Args:
-        ref: the name, as DESIGN section 4 has it.
+        ref: a directory's path, or ``hf:org/name[@revision]``.
         device: "cpu", "cuda", "cuda:N" or "mps"; ``None``: the best there is.
         dtype: "float32", "bfloat16", "float16" or torch's own; ``None``: what the directory is stored in.
         allow_pickle: read pytorch_model.bin where there is nothing safer.
@@ -29,7 +30,7 @@ def load(
         MissingError: there is no such device.
     """
     return LanguageModel.from_directory(
-        resolve(ref, allow_pickle=allow_pickle),
+        resolve(str(ref), allow_pickle=allow_pickle),
         device=pick_device(device),
         dtype=None if dtype is None else pick_dtype(dtype),
         allow_pickle=allow_pickle,

@@ -17,12 +17,12 @@ Rotation = tuple[Tensor, Tensor]
 class Positions(nn.Module):
     """Base of all kinds: by default nothing is added and nothing is turned."""
 
-    def embed(self, positions_BT: Tensor) -> Tensor | None:  # noqa: ARG002 - the kinds that add something need it
-        """What is added to the token embeddings, [B, T, W], or ``None``."""
+    def embed(self, positions_BT: Tensor, length: int) -> Tensor | None:  # noqa: ARG002 - the kinds that add something need it
+        """What is added to the token embeddings, [B, T, W], or ``None``; every position is below `length`."""
         return None
 
-    def rotation(self, positions_BT: Tensor, dtype: torch.dtype) -> Rotation | None:  # noqa: ARG002 - likewise
-        """By what queries and keys are turned, or ``None``."""
+    def rotation(self, positions_BT: Tensor, length: int, dtype: torch.dtype) -> Rotation | None:  # noqa: ARG002 - likewise
+        """By what queries and keys are turned, or ``None``; every position is below `length`."""
         return None
 
 
@@ -33,7 +33,7 @@ class LearnedPositions(Positions):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(context, width))
 
-    def embed(self, positions_BT: Tensor) -> Tensor:
+    def embed(self, positions_BT: Tensor, length: int) -> Tensor:  # noqa: ARG002 - the table has its full length
         return nn.functional.embedding(positions_BT, self.weight)
 
 
@@ -44,15 +44,16 @@ class SinusoidalPositions(Positions):
     them, which is the same up to a permutation of the width.
     """
 
-    def __init__(self, context: int, width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.context, self.width = context, width
+        self.width = width
         self._table: Tensor | None = None
 
-    def embed(self, positions_BT: Tensor) -> Tensor:
-        if self._table is None or self._table.device != positions_BT.device:
-            self._table = sinusoids(self.context, self.width).to(positions_BT.device)
-        return self._table[positions_BT]
+    def embed(self, positions_BT: Tensor, length: int) -> Tensor:
+        table = self._table
+        if table is None or len(table) < length or table.device != positions_BT.device:
+            self._table = table = sinusoids(_rounded_up(length), self.width).to(positions_BT.device)
+        return table[positions_BT]
 
 
 def sinusoids(context: int, width: int) -> Tensor:
@@ -65,21 +66,27 @@ def sinusoids(context: int, width: int) -> Tensor:
 class RotaryPositions(Positions):
     """Turn each pair (i, i + D/2) of a head by position * base^(-2i/D) (Su 2021, section 3.2)."""
 
-    def __init__(self, context: int, head_dim: int, base: float) -> None:
+    def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
-        self.context, self.head_dim, self.base = context, head_dim, base
+        self.head_dim, self.base = head_dim, base
         self._table: tuple[Tensor, Tensor] | None = None
 
-    def rotation(self, positions_BT: Tensor, dtype: torch.dtype) -> Rotation:
-        if self._table is None or self._table[0].device != positions_BT.device or self._table[0].dtype != dtype:
+    def rotation(self, positions_BT: Tensor, length: int, dtype: torch.dtype) -> Rotation:
+        table = self._table
+        if table is None or len(table[0]) < length or table[0].device != positions_BT.device or table[0].dtype != dtype:
             rates = 1.0 / self.base ** (torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim)
-            angles = torch.arange(self.context, dtype=torch.float32)[:, None] * rates
+            angles = torch.arange(_rounded_up(length), dtype=torch.float32)[:, None] * rates
             cos, sin = angles.cos(), angles.sin()
             # The sign of the rotation lives in the table, so that `rotate` needs three operations.
-            table = torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
-            self._table = table[0].to(positions_BT.device, dtype), table[1].to(positions_BT.device, dtype)
-        cos_CD, sin_CD = self._table
+            whole = torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
+            self._table = table = whole[0].to(positions_BT.device, dtype), whole[1].to(positions_BT.device, dtype)
+        cos_CD, sin_CD = table
         return cos_CD[positions_BT].unsqueeze(2), sin_CD[positions_BT].unsqueeze(2)
+
+
+def _rounded_up(length: int) -> int:
+    """A length to make a table for: a power of two, so that a growing sequence seldom needs a new one."""
+    return max(64, 1 << (length - 1).bit_length())
 
 
 def rotate(x_BTHD: Tensor, rotation: Rotation) -> Tensor:
@@ -92,8 +99,8 @@ def build_positions(config: PositionsConfig, *, context: int, width: int, head_d
     """The kind of positions that `config` describes."""
     match config:
         case SinusoidalConfig():
-            return SinusoidalPositions(context, width)
+            return SinusoidalPositions(width)
         case LearnedConfig():
             return LearnedPositions(context, width)
         case RotaryConfig():
-            return RotaryPositions(context, head_dim, config.base)
+            return RotaryPositions(head_dim, config.base)

@@ -32,13 +32,13 @@ class Embeddings(nn.Module):
         self.types = nn.Embedding(config.token_types, width) if config.token_types else None
         self.norm = build_norm(config.norm, width) if config.embedding_norm else None
 
-    def forward(self, ids_BT: Tensor, positions_BT: Tensor, token_types_BT: Tensor | None) -> Tensor:
+    def forward(self, ids_BT: Tensor, positions_BT: Tensor, length: int, token_types_BT: Tensor | None) -> Tensor:
         x_BTW: Tensor = self.tokens(ids_BT)
         if self.scale != 1.0:
             x_BTW = x_BTW * self.scale
         if self.types is not None:
             x_BTW = x_BTW + self.types(torch.zeros_like(ids_BT) if token_types_BT is None else token_types_BT)
-        if (waves_BTW := self.positions.embed(positions_BT)) is not None:
+        if (waves_BTW := self.positions.embed(positions_BT, length)) is not None:
             x_BTW = x_BTW + waves_BTW.to(x_BTW.dtype)
         if self.norm is not None:
             x_BTW = self.norm(x_BTW)
@@ -82,11 +82,11 @@ class Stack(nn.Module):
         cross_weights: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states of `ids_BT`, [B, T, W]; `Transformer.encode` and `Transformer.decode` explain the arguments."""
-        held = max(cache.lengths) if cache else 0
-        if held + ids_BT.shape[1] > self.config.context:
+        length = (max(cache.lengths) if cache else 0) + ids_BT.shape[1]
+        if length > self.config.context:
             raise ContextOverflow(
-                f"{held + ids_BT.shape[1]} tokens do not fit the model's context of {self.config.context}"
-                f"; shorten the text by {held + ids_BT.shape[1] - self.config.context} tokens"
+                f"{length} tokens do not fit the model's context of {self.config.context}"
+                f"; shorten the text by {length - self.config.context} tokens"
             )
         counts = [ids_BT.shape[1]] * ids_BT.shape[0]
         if cache is None:
@@ -95,8 +95,8 @@ class Stack(nn.Module):
             if mask_BT is not None:
                 counts = mask_BT.sum(1).tolist()
             positions_BT, view = self._next(ids_BT, counts, cache)
-        x_BTW = self.embeddings(ids_BT, positions_BT, token_types_BT)
-        view.rotation = self.embeddings.positions.rotation(positions_BT, x_BTW.dtype)
+        x_BTW = self.embeddings(ids_BT, positions_BT, length, token_types_BT)
+        view.rotation = self.embeddings.positions.rotation(positions_BT, length, x_BTW.dtype)
         view.weights = weights
         memory_view = View(mask=_over_keys(memory_mask_BS), weights=cross_weights)
         if cache is not None:

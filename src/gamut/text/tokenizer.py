@@ -312,6 +312,10 @@ def _missing(path: Path) -> str:
 
 
 def _read_text(file: Path) -> str:
+    if file.exists() and not file.is_file():
+        raise TokenizerError(
+            f"{file} must be a file, and is a directory, a pipe or a device; put the tokenizer's own file there"
+        )
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -328,6 +332,8 @@ def _read_json(file: Path) -> dict[str, Any]:
         found = json.loads(_read_text(file))
     except json.JSONDecodeError as error:
         raise TokenizerError(f"{file}:{error.lineno} is not JSON: {error.msg}; mend or remove the file") from error
+    except (RecursionError, ValueError):
+        raise TokenizerError(f"{file} is nested too deeply, or a number in it is too long; mend or remove the file") from None
     if not isinstance(found, dict):
         raise TokenizerError(f"{file} must hold a JSON object, got {type(found).__name__}; mend or remove the file")
     return found

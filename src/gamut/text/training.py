@@ -19,6 +19,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
+_LARGEST_VOCABULARY = 1 << 24  # the learners set memory aside for all of it at once
+
 
 def train(
     corpus: Iterable[str | Path],
@@ -64,8 +66,8 @@ def train(
     """
     if kind not in _RECIPES:
         raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}{nearest(kind, KINDS)}")
-    if vocab_size < 1:
-        raise OptionError(f"vocab_size must be at least 1, got {vocab_size}")
+    if not 1 <= vocab_size <= _LARGEST_VOCABULARY:
+        raise OptionError(f"vocab_size must be from 1 to {_LARGEST_VOCABULARY}, got {vocab_size}")
     if isinstance(corpus, str):
         raise OptionError("corpus must be a list of texts or files, got one text; put it into a list")
     recipe = _RECIPES[kind]

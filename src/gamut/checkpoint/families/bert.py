@@ -18,7 +18,7 @@ def read(config: ConfigReader) -> TransformerConfig:
     config.only(position_embedding_type="absolute")
     config.inert("classifier_dropout")
     encoder = StackConfig(
-        layers=config.integer("num_hidden_layers", 12),
+        layers=config.layers("num_hidden_layers", 12),
         vocab_size=config.integer("vocab_size", 30522),
         context=config.integer("max_position_embeddings", 512),
         attention=AttentionConfig(

@@ -24,7 +24,7 @@ def read(config: ConfigReader) -> TransformerConfig:
         scale=None if config.flag("scale_attn_weights", True) else 1.0,
     )
     decoder = StackConfig(
-        layers=config.integer("n_layer", 12),
+        layers=config.layers("n_layer", 12),
         vocab_size=config.integer("vocab_size", 50257),
         context=config.integer("n_positions", 1024),
         attention=attention,

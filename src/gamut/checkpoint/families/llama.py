@@ -29,7 +29,7 @@ def read(config: ConfigReader) -> TransformerConfig:
     if attention.head_dim % 2:
         raise config.error("head_dim", f"must be even for rotary positions, and is {attention.head_dim}")
     decoder = StackConfig(
-        layers=config.integer("num_hidden_layers", 32),
+        layers=config.layers("num_hidden_layers", 32),
         vocab_size=config.integer("vocab_size", 32000),
         context=config.integer("max_position_embeddings", 2048),
         attention=attention,

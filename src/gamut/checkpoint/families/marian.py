@@ -44,7 +44,7 @@ def _stack(config: ConfigReader, name: str, width: int) -> StackConfig:
         raise config.error(f"{name}_attention_heads", f"must divide d_model = {width}")
     dropout = config.probability("dropout", 0.1)
     return StackConfig(
-        layers=config.integer(f"{name}_layers", 12),
+        layers=config.layers(f"{name}_layers", 12),
         vocab_size=config.integer("vocab_size", 58101),
         context=config.integer("max_position_embeddings", 1024),
         attention=AttentionConfig(
