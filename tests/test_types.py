@@ -32,6 +32,7 @@ from gamut.errors import OptionError
         {"logit_bias": {"3": 1.0}},
         {"logit_bias": {3: "x"}},
         {"logit_bias": {True: 1.0}},
+        {"logit_bias": {-1: 1.0}},
         {"logit_bias": {3: float("nan")}},
         {"logit_bias": {3: float("inf")}},
     ],

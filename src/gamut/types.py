@@ -85,7 +85,7 @@ class SamplingParams:
         if stops is not None and not (isinstance(stops, Sequence) and all(isinstance(text, str) and text for text in stops)):
             raise OptionError(f"stop must be a non-empty text or a list of them, got {self.stop!r}")
         if self.logit_bias is not None and not _is_bias(self.logit_bias):
-            raise OptionError(f"logit_bias must map token ids to numbers or -inf, got {self.logit_bias!r}")
+            raise OptionError(f"logit_bias must map token ids of 0 or more to numbers or -inf, got {self.logit_bias!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SamplingParams:
@@ -133,7 +133,7 @@ def _is_number(value: object, kind: type) -> bool:
 
 def _is_bias(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        type(token) is int and isinstance(bias, int | float) and not isinstance(bias, bool) and bias < 2**63
+        type(token) is int and token >= 0 and isinstance(bias, int | float) and not isinstance(bias, bool) and bias < 2**63
         for token, bias in value.items()
     )
 

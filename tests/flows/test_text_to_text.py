@@ -149,8 +149,8 @@ def test_streams_share_an_event_loop(lm: gamut.LanguageModel):
 
 
 def test_leaving_a_stream_stops_the_model_and_the_next_one_runs(lm: gamut.LanguageModel, monkeypatch: pytest.MonkeyPatch):
-    submit, handles = lm._submit, []
-    monkeypatch.setattr(lm, "_submit", lambda *args: handles.extend(submit(*args)) or handles[-1:])
+    submit, handles = lm._engine.submit, []
+    monkeypatch.setattr(lm._engine, "submit", lambda *args: handles.extend(submit(*args)) or handles[-1:])
     endless = {"max_new_tokens": 110, "logit_bias": {2: -100.0}}
     for chunk in lm.stream(PROMPT, **endless):
         first = chunk

@@ -171,7 +171,7 @@ def test_options_that_will_not_do_are_refused() -> None:
         train(["a"], "wordpeice", 300)
     with pytest.raises(OptionError, match="corpus must be a list of texts or files, got one text"):
         train("a text", "char", 300)
-    with pytest.raises(OptionError, match="vocab_size must be at least 1, got 0"):
+    with pytest.raises(OptionError, match="vocab_size must be from 1 to 16777216, got 0"):
         train(["a"], "bpe", 0)
     with pytest.raises(OptionError, match=r"got 'bos_tok'; did you mean 'bos_token'\?"):
         train(["a"], "bpe", 300, special_tokens={"bos_tok": "<s>"})

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isnan
+from math import inf
 from typing import NoReturn
 
 import torch
@@ -42,9 +42,6 @@ def build_filters(params: SamplingParams, limits: Limits) -> tuple[Filter, ...]:
     """The filters that are on, in the order in which they act.
 
     At temperature 0 those from `temperature` on are left out: what is chosen then is the best of the penalised logits.
-
-    Raises:
-        OptionError: for a `logit_bias` that is not a number, or is positive infinity, or stands for a negative id.
     """
     beams = (params.num_beams or 1) > 1
     filters = _penalties(params, limits)
@@ -66,7 +63,7 @@ def apply_filters(filters: Iterable[Filter], logits_RV: Tensor, rows: Sequence[H
 def _penalties(params: SamplingParams, limits: Limits) -> list[Filter]:
     found = []
     if params.logit_bias:
-        found.append(Filter("logit_bias", _bias_filter(params.logit_bias)))
+        found.append(Filter("logit_bias", partial(logit_bias, bias=dict(params.logit_bias))))
     if params.repetition_penalty not in (None, 1):
         found.append(Filter("repetition_penalty", partial(repetition_penalty, penalty=params.repetition_penalty)))
     if params.frequency_penalty:
@@ -114,13 +111,6 @@ def _truncations(params: SamplingParams, least: int) -> list[Filter]:
 
 
 # --- penalties: they look at what the row has read --------------------------------------------------------------------
-
-
-def _bias_filter(bias: Mapping[int, float]) -> Callable[[Tensor, Sequence[History]], Tensor]:
-    wrong = {token: value for token, value in bias.items() if token < 0 or isnan(value) or value == inf}
-    if wrong:
-        raise OptionError(f"logit_bias must map ids of 0 or more to numbers or -inf, got {wrong}; leave these entries out")
-    return partial(logit_bias, bias=dict(bias))
 
 
 def logit_bias(logits_RV: Tensor, _: Sequence[History], *, bias: Mapping[int, float]) -> Tensor:

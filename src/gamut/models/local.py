@@ -157,7 +157,7 @@ class LanguageModel:
             attention_mask: [B, T], 1 at real tokens and 0 at padding, left or right.
         """
         params = resolve_sampling(sampling, self.defaults)
-        _require_ids(ids_BT)
+        _require_ids(ids_BT, least=0)
         _require_mask(attention_mask, ids_BT)
         mask_BT = torch.ones_like(ids_BT) if attention_mask is None else attention_mask
         rows = [ids[mask.bool()].tolist() for ids, mask in zip(ids_BT, mask_BT, strict=True)]
@@ -332,13 +332,10 @@ class _Chunks:
             raise CancelledError("the model was closed before the answer was complete; ask again")
 
 
-def _require_ids(ids_BT: Any) -> None:
-    if (
-        not isinstance(ids_BT, Tensor)
-        or ids_BT.dtype not in (torch.int64, torch.int32)
-        or ids_BT.ndim != 2
-        or not ids_BT.numel()
-    ):
+def _require_ids(ids_BT: Any, *, least: int = 1) -> None:
+    """`least`: of tokens in a row."""
+    integer = isinstance(ids_BT, Tensor) and ids_BT.dtype in (torch.int64, torch.int32)
+    if not integer or ids_BT.ndim != 2 or not len(ids_BT) or ids_BT.shape[1] < least:
         raise UsageError(f"token ids must be an integer tensor of shape [batch, tokens], not empty; got {_described(ids_BT)}")
 
 
