@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gamut.cli.tokenizer import app
-from gamut.errors import NotFoundError, OptionError, TokenizerError
+from gamut.errors import NotFoundError, OptionError, TokenizerError, UsageError
 from gamut.text import Tokenizer
 
 TEXT = "The quick brown fox jumps over the lazy dog\n" * 5
@@ -156,5 +156,5 @@ def test_faults_of_the_input_are_named(corpus: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no tokenizer at"):
         run("show", tmp_path / "nothing", "text")
     train(corpus, tmp_path / "toker")
-    with pytest.raises(TokenizerError, match="standard input must be UTF-8, got the byte 0xE9 at byte offset 3"):
+    with pytest.raises(UsageError, match="standard input must be UTF-8, got the byte 0xE9 at byte offset 3"):
         run("show", tmp_path / "toker", "-", stdin=b"caf\xe9")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import typer
 from ..errors import UsageError
 from .loading import AllowPickle, Device, Dtype, ModelName
 from .sampling import with_sampling
+from .standard_input import read_text
 
 
 @with_sampling()
@@ -52,17 +52,7 @@ def generate(
 
 
 def _standard_input() -> str:
-    if sys.stdin is None:  # closed by the shell: <&-
-        raise UsageError("standard input is closed; give the text in place of -, or pipe it in")
-    octets = sys.stdin.buffer.read()
-    try:
-        text = octets.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"standard input must be UTF-8, got the byte 0x{octets[error.start]:02X} at byte offset {error.start}; "
-            "convert it first, for instance with: iconv -f latin1 -t utf-8"
-        ) from error
-    text = text.removesuffix("\n").removesuffix("\r")
+    text = read_text().removesuffix("\n").removesuffix("\r")
     if not text:
         raise UsageError("expected the text to go on from on standard input, got nothing; give it in place of -, or pipe it in")
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import typer
 
-from ..errors import OptionError, TokenizerError
+from ..errors import OptionError
+from .standard_input import read_text
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,7 +37,7 @@ def train(
     roles, extra = _split_specials(special)
     typer.echo(f"training a {kind} tokenizer on {', '.join(files)}", err=True)
     trained = text.train(
-        [_stdin() if file == "-" else Path(file) for file in files],
+        [read_text() if file == "-" else Path(file) for file in files],
         kind,
         vocab_size,
         special_tokens=roles,
@@ -62,7 +62,7 @@ def show(
     """Show the tokens of a text: its pieces, their ids, and the characters that each stands for."""
     from ..text import Tokenizer
 
-    pieces = Tokenizer.load(tokenizer).pieces(_stdin() if text == "-" else text)
+    pieces = Tokenizer.load(tokenizer).pieces(read_text() if text == "-" else text)
     if as_json:
         typer.echo(json.dumps([asdict(piece) for piece in pieces], ensure_ascii=False))
     else:
@@ -78,19 +78,6 @@ def _refuse_other_files(out: Path, tokenizer_files: Sequence[str], overwrite: bo
     if others and not (model and overwrite):
         cure = "add --overwrite to replace the tokenizer of the model there" if model else "name another directory"
         raise OptionError(f"--out must be a new directory or a tokenizer's, got {out}, which holds {others[0]}; {cure}")
-
-
-def _stdin() -> str:
-    if sys.stdin is None:  # closed by the shell: <&-
-        raise OptionError("standard input is closed; give the text in place of -, or pipe it in")
-    octets = sys.stdin.buffer.read()
-    try:
-        return octets.decode()
-    except UnicodeDecodeError as error:
-        raise TokenizerError(
-            f"standard input must be UTF-8, got the byte 0x{octets[error.start]:02X} at byte offset {error.start}; "
-            "convert it first, for instance with: iconv -f latin1 -t utf-8"
-        ) from error
 
 
 def _split_specials(special: Sequence[str]) -> tuple[dict[str, str], list[str]]:
