@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from .errors import MissingError, OptionError, nearest
 
@@ -106,7 +106,7 @@ def _omp_pause() -> Callable[[int], int] | None:
     maps = Path("/proc/self/maps")
     loaded = re.findall(r"/\S*libgomp[^/\s]*\.so\S*", maps.read_text()) if maps.exists() else []
     for library in loaded:
-        found = getattr(ctypes.CDLL(library), "omp_pause_resource_all", None)
+        found: Callable[[int], int] | None = getattr(ctypes.CDLL(library), "omp_pause_resource_all", None)
         if found is not None:
-            return found  # type: ignore[no-any-return]
+            return found
     return None

@@ -91,7 +91,7 @@ class Attention(nn.Module):
             # One query a row: the heads that share keys become the queries of one head, and nothing is repeated.
             q_BKGD = q_BTHD.unflatten(2, (self.kv_heads, -1)).squeeze(1)
             out_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, view.mask, scale=self.scale)
-            return self.out(out_BKGD.flatten(1).unsqueeze(1))  # type: ignore[no-any-return]
+            out_BHTD = out_BKGD.flatten(1, 2).unsqueeze(2)
         else:
             out_BHTD = F.scaled_dot_product_attention(
                 q_BHTD,
@@ -103,7 +103,8 @@ class Attention(nn.Module):
                 scale=self.scale,
                 enable_gqa=self.kv_heads < self.heads,
             )
-        return self.out(out_BHTD.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        out_BTW: Tensor = self.out(out_BHTD.transpose(1, 2).flatten(2))
+        return out_BTW
 
     def _explicit(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, view: View) -> Tensor:
         """The formula spelt out, so that the weights can be looked at."""
